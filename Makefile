@@ -1,0 +1,47 @@
+# make demo: train, test and look into a small translator.   make test: the checks and the fast tests.
+# make test-all: the rest of the tests.                      make clean: remove what this file made.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# One thread a worker: two tests that use all cores at once are slower than one after the other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+FAST := not slow and not multiprocess and not browser
+
+.PHONY: demo test check test-all format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/glassformer demo
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(PYTEST) -m '$(FAST)'
+
+test-all: $(VENV)/.installed-dev
+	$(PYTEST) -m 'not ($(FAST))'
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+
+# The stamps say that an installation is whole; it is made again when what it was made from changes.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: glassformer needs Python 3.11 or newer; choose one: make PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.made
+	$(PIP) -e '.[plots]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[plots,dev]'
+	touch $@

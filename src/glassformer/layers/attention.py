@@ -1,0 +1,118 @@
+"""Attention: equation 1 of Vaswani et al. 2017 as a pure function, and the module that splits heads around it."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glassformer.layers.dropout import Dropout
+from glassformer.layers.masks import causal_mask
+from glassformer.layers.sites import Taps
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, each [B, H, K, d]."""
+
+
+def attention_scores(
+    query: Float[Tensor, "B H Q d"],
+    key: Float[Tensor, "B H K d"],
+    mask: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "B H Q K"]:
+    """QKᵀ / √d, minus infinity where attention is not allowed."""
+    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    if causal:
+        allowed = causal_mask(query.shape[-2], key.shape[-2], query.device)
+        mask = allowed if mask is None else mask & allowed
+    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+
+
+def attention_pattern(scores: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q K"]:
+    """softmax over keys; a query that may look nowhere gets zeros, not NaN."""
+    nowhere = torch.isneginf(scores).all(-1, keepdim=True)
+    return scores.masked_fill(nowhere, 0.0).softmax(-1).masked_fill(nowhere, 0.0)
+
+
+def attention(
+    query: Float[Tensor, "B H Q d"],
+    key: Float[Tensor, "B H K d"],
+    value: Float[Tensor, "B H K d"],
+    mask: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "B H Q d"]:
+    """softmax(QKᵀ / √d) V (equation 1), fused: the pattern is never stored.
+
+    `mask` broadcasts to [B, H, Q, K], True = may attend; `causal` lets query i see keys j ≤ i. A query that may look
+    nowhere gives zeros.
+    """
+    if causal and mask is not None:
+        mask, causal = mask & causal_mask(query.shape[-2], key.shape[-2], query.device), False
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+
+
+class Attention(nn.Module):
+    """Multi-head attention (section 3.2.2): project to H heads of width d, attend in each, join, project back.
+
+    Fused unless a plan names the scores or the pattern, or dropout acts on the pattern.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, d_head: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.n_heads, self.d_head = n_heads, d_head
+        self.to_query = nn.Linear(d_model, n_heads * d_head)
+        self.to_key = nn.Linear(d_model, n_heads * d_head)
+        self.to_value = nn.Linear(d_model, n_heads * d_head)
+        self.to_output = nn.Linear(n_heads * d_head, d_model)
+        self.dropout = Dropout(dropout)
+        self.taps = Taps("query", "key", "value", "scores", "pattern", "mixed", "head_output", "output")
+
+    def keys_values(self, context: Float[Tensor, "B K D"]) -> KeysValues:
+        """What the context offers to be looked up: keys and values of every head."""
+        key, value = self._split(self.to_key(context)), self._split(self.to_value(context))
+        return self.taps.key(key), self.taps.value(value)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Q D"],
+        keys_values: KeysValues,
+        mask: Bool[Tensor, "..."] | None = None,
+        causal: bool = False,
+    ) -> Float[Tensor, "B Q D"]:
+        """What each position of `x` finds in the context that gave `keys_values`.
+
+        The context may have fewer rows than `x`: each then serves B / rows consecutive rows of `x`, with a mask that
+        does not depend on the query.
+        """
+        query = self.taps.query(self._split(self.to_query(x)))
+        key, value = keys_values
+        rows, query = len(query), _gather(query, len(key))
+        if self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p):
+            scores = self.taps.scores(attention_scores(query, key, mask, causal))
+            mixed = self.dropout(self.taps.pattern(attention_pattern(scores))) @ value
+        else:
+            mixed = attention(query, key, value, mask, causal)
+        return self.taps.output(self._join(self.taps.mixed(_scatter(mixed, rows))))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)
+
+    def _join(self, mixed: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
+        if not self.taps.head_output.active:
+            return self.to_output(mixed.transpose(1, 2).flatten(2))
+        weight = self.to_output.weight.unflatten(1, (self.n_heads, self.d_head))
+        heads = self.taps.head_output(torch.einsum("bhqd,mhd->bhqm", mixed, weight))
+        return heads.sum(1) + self.to_output.bias
+
+
+def _gather(query: Float[Tensor, "B H Q d"], rows: int) -> Float[Tensor, "R H n d"]:
+    """Lay the queries of B / R consecutive rows side by side, so that they look into one context together."""
+    if len(query) == rows:
+        return query
+    return query.unflatten(0, (rows, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def _scatter(mixed: Float[Tensor, "R H n d"], rows: int) -> Float[Tensor, "B H Q d"]:
+    """The inverse of `_gather`."""
+    if len(mixed) == rows:
+        return mixed
+    return mixed.unflatten(2, (rows // len(mixed), -1)).transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,111 @@
+"""The block that every Transformer of this package is built from, and the stack of them."""
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from glassformer.layers.attention import Attention, KeysValues
+from glassformer.layers.dropout import Dropout
+from glassformer.layers.embedding import Embedding
+from glassformer.layers.feed_forward import FeedForward
+from glassformer.layers.norm import LayerNorm
+from glassformer.layers.sites import Taps
+
+Remember = Callable[[KeysValues], KeysValues]
+"""Takes the new keys and values of a layer, returns all that are held."""
+
+
+class Block(nn.Module):
+    """Self-attention, optionally cross-attention (a second ear), feed-forward; each with residual and norm.
+
+    Post-norm is the paper's x ← LayerNorm(x + Dropout(f(x))); pre-norm is x ← x + Dropout(f(LayerNorm(x))).
+    The mask makes a block causal, not its class. `norm_1` goes with self-attention, the last one with the feed-forward.
+    """
+
+    norm_1: LayerNorm
+    norm_2: LayerNorm
+    norm_3: LayerNorm
+
+    def __init__(
+        self,
+        attention: Attention,
+        feed_forward: FeedForward,
+        norms: list[LayerNorm],
+        cross_attention: Attention | None = None,
+        norm_first: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        assert len(norms) == (2 if cross_attention is None else 3)
+        self.norm_first = norm_first
+        self.self_attention = attention
+        self.cross_attention = cross_attention
+        self.feed_forward = feed_forward
+        for number, norm in enumerate(norms, 1):
+            self.add_module(f"norm_{number}", norm)
+        self.dropout = Dropout(dropout)
+        self.taps = Taps("residual_pre", "residual_mid", "residual_post")
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "..."] | None = None,
+        causal: bool = False,
+        memory: KeysValues | None = None,
+        memory_mask: Bool[Tensor, "..."] | None = None,
+        remember: Remember | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """One layer further. `memory` is what cross-attention looks up; `remember` adds new keys and values to a cache
+        and returns all that self-attention may see."""
+
+        def attend(h: Tensor) -> Tensor:
+            seen = self.self_attention.keys_values(h)
+            return self.self_attention(h, seen if remember is None else remember(seen), mask, causal)
+
+        x = self._residual(self.norm_1, self.taps.residual_pre(x), attend)
+        if self.cross_attention is None:
+            return self._feed(self.norm_2, x)
+        listen = self.cross_attention
+        assert memory is not None, "a block with cross-attention needs a memory"
+        x = self._residual(self.norm_2, x, lambda h: listen(h, memory, memory_mask))
+        return self._feed(self.norm_3, x)
+
+    def _feed(self, norm: nn.Module, x: Tensor) -> Tensor:
+        return self.taps.residual_post(self._residual(norm, self.taps.residual_mid(x), self.feed_forward))
+
+    def _residual(self, norm: nn.Module, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.norm_first:
+            return x + self.dropout(layer(norm(x)))
+        return norm(x + self.dropout(layer(x)))
+
+
+class Stack(nn.Module):
+    """Embedding, N blocks and, with pre-norm, a final norm: an encoder or a decoder, whichever its mask makes it."""
+
+    def __init__(self, embedding: Embedding, blocks: list[Block], final_norm: LayerNorm | None = None) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
+        self.final_norm = final_norm
+
+    def memories(self, encoded: Float[Tensor, "B S D"]) -> list[KeysValues]:
+        """What each block's cross-attention may look up in an encoded source."""
+        return [block.cross_attention.keys_values(encoded) for block in self.blocks if block.cross_attention]
+
+    def forward(
+        self,
+        ids: Int[Tensor, "B T"],
+        mask: Bool[Tensor, "..."] | None = None,
+        causal: bool = False,
+        memories: Sequence[KeysValues | None] | None = None,
+        memory_mask: Bool[Tensor, "..."] | None = None,
+        positions: Int[Tensor, "B T"] | None = None,
+        remember: Sequence[Remember | None] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The residual stream after the last block; `memories` and `remember` hold one entry a block."""
+        nothing: Sequence[None] = [None] * len(self.blocks)
+        x = self.embedding(ids, positions)
+        for block, memory, keep in zip(self.blocks, memories or nothing, remember or nothing, strict=True):
+            x = block(x, mask, causal, memory, memory_mask, keep)
+        return x if self.final_norm is None else self.final_norm(x)

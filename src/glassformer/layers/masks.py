@@ -1,0 +1,20 @@
+"""Attention masks: boolean, True = may attend, combined with `&`. They are made here and nowhere else."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+def padding_mask(ids: Int[Tensor, "B K"], pad_id: int) -> Bool[Tensor, "B 1 1 K"]:
+    """Every query may attend to every position that is not padding."""
+    return (ids != pad_id)[:, None, None, :]
+
+
+def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Bool[Tensor, "Q K"]:
+    """Query i may attend to key j ≤ i. Queries are the last of the keys (section 3.2.3, masked self-attention)."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def seen_mask(positions: Int[Tensor, "B Q"], keys: int) -> Bool[Tensor, "B 1 Q K"]:
+    """Query at position p of its row may attend to cached keys 0 … p; what lies beyond is not written yet."""
+    return (torch.arange(keys, device=positions.device) <= positions[..., None])[:, None]

@@ -1,0 +1,29 @@
+"""Normalisation of the residual stream."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glassformer.layers.sites import Taps
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / √(variance + ε) · weight + bias over the last axis (Ba et al. 2016).
+
+    The site `scale` is the denominator's inverse, [*B, 1]; it is computed apart only when a plan names it.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.taps = Taps("scale", "output")
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        if not self.taps.scale.active:
+            return self.taps.output(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
+        centred = x - x.mean(-1, keepdim=True)
+        scale = self.taps.scale((centred.square().mean(-1, keepdim=True) + self.eps).rsqrt())
+        return self.taps.output(centred * scale * self.weight + self.bias)

@@ -1,0 +1,86 @@
+"""The Transformer of "Attention Is All You Need" (Vaswani et al. 2017), figure 1."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from glassformer.layers.cache import DecodingState, KeyValueCache
+from glassformer.layers.masks import padding_mask
+from glassformer.layers.sites import Tap
+from glassformer.models.assembly import initialize, stack
+from glassformer.models.config import Config
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a network returns: `logits` [B, T, V] before the softmax."""
+
+    logits: Tensor
+
+
+class EncoderDecoder(nn.Module):
+    """An encoder that reads the source, a decoder that attends to it and writes the target.
+
+    Embeddings of source and target and the head share one matrix (section 3.4) unless the config says otherwise.
+    A plain module: ids in, `Output` out. Sources end with eos and targets begin with bos; both are padded on the right.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        token = nn.Embedding(config.vocab_size, config.d_model)
+        source_size = config.source_vocab_size
+        source_token = token if source_size is None else nn.Embedding(source_size, config.d_model)
+        self.encoder = stack(config, config.n_encoder_layers, source_token)
+        self.decoder = stack(config, config.n_decoder_layers, token, cross=True)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tie_head:
+            self.head.weight = token.weight
+        self.logits = Tap()
+        initialize(self)
+
+    def forward(self, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Output:
+        """Logits of the token after each target position, given the source and the target up to there."""
+        return Output(self.logits(self.head(self.hidden(source, target))))
+
+    def hidden(self, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """The decoder's last states, which the head turns into logits.
+
+        Padding stands after every real position, so the causal mask already keeps it out of sight.
+        """
+        memories = self.decoder.memories(self.encode(source))
+        return self.decoder(target, causal=True, memories=memories, memory_mask=self._mask(source))
+
+    def encode(self, source: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+        """The encoder's last states; those at padding mean nothing and are masked wherever they are read."""
+        return self.encoder(source, self._mask(source))
+
+    def start(self, source: Int[Tensor, "R S"], capacity: int) -> DecodingState:
+        """Encode the sources and open a decoding state with a row each, for up to `capacity` target positions."""
+        memories = self.decoder.memories(self.encode(source))
+        like, n_layers = memories[0][0], len(memories)
+        shape = (len(source), self.config.n_heads, capacity, self.config.head_width)
+        caches = [KeyValueCache(*shape, like) for _ in range(n_layers)]
+        return DecodingState(memories, padding_mask(source, self.config.pad_id), caches)
+
+    def step(
+        self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None, state: DecodingState
+    ) -> Float[Tensor, "B V"]:
+        """Logits after each row's last new id. Row b brings `lengths[b]` ≥ 1 new ids (None: all T of them)."""
+        place = state.advance(ids, lengths)
+        hidden = self.decoder(
+            ids,
+            place.mask,
+            memories=state.memories,
+            memory_mask=state.memory_mask,
+            positions=place.positions,
+            remember=[partial(cache.append, positions=place.write, end=state.end) for cache in state.caches],
+        )
+        last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+        return self.logits(self.head(last))
+
+    def _mask(self, source: Tensor) -> Tensor:
+        return padding_mask(source, self.config.pad_id)

@@ -1,0 +1,91 @@
+"""The encoder-decoder keeps every contract, in each of its choices; its published sizes have the published counts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import contracts
+import pytest
+import torch
+
+from glassformer.errors import InputError
+from glassformer.models.config import Config, Learned
+from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.sizes import sizes
+
+SMALL = Config(vocab_size=40, d_model=16, n_heads=2, d_ff=24, n_encoder_layers=2, n_decoder_layers=2, max_length=32)
+CHOICES = {
+    "paper": SMALL,
+    "pre-norm": replace(SMALL, norm_first=True),
+    "learned positions": replace(SMALL, positions=Learned()),
+    "untied": replace(SMALL, tie_head=False, source_vocab_size=50),
+    "wide heads": replace(SMALL, d_head=5, n_heads=3, activation="gelu"),
+    "all dropouts": replace(SMALL, attention_dropout=0.2, activation_dropout=0.2),
+}
+
+
+def network_of(config: Config) -> EncoderDecoder:
+    torch.manual_seed(0)
+    return EncoderDecoder(config)
+
+
+@pytest.mark.parametrize("config", CHOICES.values(), ids=CHOICES.keys())
+@pytest.mark.parametrize("contract", contracts.ON_BATCH, ids=lambda contract: contract.__name__)
+def test_contract(contract: Callable[..., None], config: Config) -> None:
+    source = contracts.random_ids(3, 7, SMALL.vocab_size)
+    source[1, 5:] = config.pad_id
+    contract(network_of(config), source, contracts.random_ids(3, 6, SMALL.vocab_size, seed=1))
+
+
+@pytest.mark.parametrize("config", CHOICES.values(), ids=CHOICES.keys())
+def test_builds_on_the_meta_device(config: Config) -> None:
+    contracts.check_builds_on_meta(network_of(config))
+
+
+def count(config: Config) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in EncoderDecoder(config).parameters())
+
+
+def closed_form(config: Config) -> int:
+    """Embedding, then a block: 4 (8 with cross-attention) projections, the feed-forward, 2 (3) norms."""
+    d, f = config.d_model, config.d_ff
+    attention, feed, norm = 4 * d * (d + 1), d * (f + 1) + f * (d + 1), 2 * d
+    encoder = config.n_encoder_layers * (attention + feed + 2 * norm)
+    decoder = config.n_decoder_layers * (2 * attention + feed + 3 * norm)
+    return config.vocab_size * d + encoder + decoder
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("transformer-base", 63), ("transformer-big", 214), ("transformer-tiny", 2.6)]
+)
+def test_published_sizes(name: str, millions: float) -> None:
+    """Table 3 prints 65M and 213M; the exact counts at 37,000 pieces are the closed form's."""
+    assert count(sizes[name]) == closed_form(sizes[name])
+    assert count(sizes[name]) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_three_way_tying_is_one_matrix() -> None:
+    network = network_of(SMALL)
+    assert network.head.weight is network.encoder.embedding.token.weight
+    assert network.head.weight is network.decoder.embedding.token.weight
+
+
+def test_longer_than_the_positions_is_refused() -> None:
+    ids = contracts.random_ids(1, SMALL.max_length + 1, SMALL.vocab_size)
+    with pytest.raises(InputError, match="at most 32 positions, got 33"):
+        network_of(SMALL)(ids, ids[:, :3])
+
+
+def test_decoding_beyond_the_capacity_is_refused() -> None:
+    network = network_of(SMALL).eval()
+    ids = contracts.random_ids(1, 3, SMALL.vocab_size)
+    with pytest.raises(InputError, match="opened for 2"):
+        network.step(ids, None, network.start(ids, 2))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"d_model": 0}, {"dropout": 1.0}, {"n_heads": 3}, {"n_encoder_layers": -1}], ids=lambda wrong: str(wrong)
+)
+def test_impossible_config_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        replace(SMALL, **wrong)
