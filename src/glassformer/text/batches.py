@@ -1,0 +1,213 @@
+"""Batches of sentence pairs: a budget of tokens, little padding, and a place in the data that can be named.
+
+B is the number of pairs in a batch, S and T its longest source and target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glassformer.errors import InputError
+from glassformer.text.tokenizer import BOS, EOS, PAD
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs padded on the right with 0: what the encoder reads, and what the decoder reads and predicts.
+
+    `source` [B, S] is `x </s>`; `target` [B, T + 1] is `<s> y </s>`: the decoder reads all of it but the last column
+    and predicts all of it but the first. `rows` [B] are the pairs' places in the corpus. All are int64.
+    """
+
+    source: Tensor
+    target: Tensor
+    rows: Tensor
+    n_source_tokens: int
+    n_target_tokens: int
+
+    @property
+    def padding(self) -> float:
+        """The share of padding among the B × (S + T) places that the encoder and the decoder compute."""
+        places = self.source.numel() + self.target.numel() - self.target.shape[0]
+        return 1 - (self.n_source_tokens + self.n_target_tokens) / places
+
+    def to(self, device: torch.device | str) -> PairBatch:
+        """The same batch on `device`."""
+        source, target, rows = (x.to(device, non_blocking=True) for x in (self.source, self.target, self.rows))
+        return PairBatch(source, target, rows, self.n_source_tokens, self.n_target_tokens)
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+
+class PairBatches:
+    """A corpus of encoded pairs, dealt into batches anew for every epoch.
+
+    A batch holds as many pairs as fit into `tokens`: rows × its longest sentence, source `x </s>` or target `y </s>`,
+    is at most that. With `bucket`, pairs of like lengths go together and the batches come in random order; without,
+    pairs come in random order. An epoch has every pair exactly once and depends on `seed` and its number alone, not
+    on what was read before.
+
+    Raises `InputError` when there are no pairs, or a sentence alone is longer than the budget.
+    """
+
+    def __init__(
+        self,
+        source_ids: Sequence[Sequence[int]],
+        target_ids: Sequence[Sequence[int]],
+        *,
+        tokens: int,
+        seed: int = 0,
+        bucket: bool = True,
+    ):
+        if len(source_ids) != len(target_ids):
+            raise InputError(f"pairs need as many sources as targets, got {len(source_ids)} and {len(target_ids)}.")
+        if not source_ids:
+            raise InputError("there are no pairs to make batches of; check the data files.")
+        if seed < 0:
+            raise InputError(f"'seed' must be at least 0, got {seed}.")
+        self.tokens, self.seed, self.bucket = tokens, seed, bucket
+        self._source = _Ragged(source_ids, before=[], after=[EOS])
+        self._target = _Ragged(target_ids, before=[BOS], after=[EOS])
+        self.source_lengths = self._source.lengths
+        self.target_lengths = self._target.lengths - 1
+        longest = np.maximum(self.source_lengths, self.target_lengths)
+        if longest.max() > tokens:
+            row = int(longest.argmax())
+            raise InputError(
+                f"pair {row + 1} has a sentence of {longest[row]} tokens (its end counted), more than the batch budget "
+                f"of {tokens}: raise 'batch_tokens' or leave the pair out."
+            )
+        self._longest = longest
+
+    def __len__(self) -> int:
+        return len(self.source_lengths)
+
+    @property
+    def n_source_tokens(self) -> int:
+        """Unpadded source tokens of an epoch, `</s>` counted."""
+        return int(self.source_lengths.sum())
+
+    @property
+    def n_target_tokens(self) -> int:
+        """Unpadded target tokens of an epoch, `</s>` counted and `<s>` not: as many as are predicted."""
+        return int(self.target_lengths.sum())
+
+    def epoch(self, number: int) -> list[Rows]:
+        """The batches of an epoch, as rows of the corpus: a pure function of the corpus, the seed and `number`."""
+        random = np.random.default_rng([self.seed, number])
+        order = random.permutation(len(self))
+        if self.bucket:
+            # Every other target length runs through its source lengths backwards: a batch that spans two target
+            # lengths then has neighbours in source length too.
+            target = self.target_lengths[order]
+            snake = np.where(target % 2 == 0, self.source_lengths[order], -self.source_lengths[order])
+            order = order[np.lexsort((snake, target))]
+        batches = self._cut(order)
+        return [batches[i] for i in random.permutation(len(batches))] if self.bucket else batches
+
+    def _cut(self, order: Rows) -> list[Rows]:
+        starts, width, first = [], 0, 0
+        for i, length in enumerate(self._longest[order].tolist()):
+            widened = length if length > width else width
+            if (i - first + 1) * widened > self.tokens:
+                starts.append(i)
+                first, width = i, length
+            else:
+                width = widened
+        return np.split(order, starts)
+
+    def batch(self, rows: Sequence[int] | Rows) -> PairBatch:
+        """These pairs of the corpus, padded to the longest among them."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return PairBatch(
+            source=torch.from_numpy(self._source.padded(rows)),
+            target=torch.from_numpy(self._target.padded(rows)),
+            rows=torch.from_numpy(rows),
+            n_source_tokens=int(self.source_lengths[rows].sum()),
+            n_target_tokens=int(self.target_lengths[rows].sum()),
+        )
+
+    def padding(self, number: int = 0) -> float:
+        """The share of padding among all places that an epoch's batches compute."""
+        places = sum(
+            len(rows) * int(self.source_lengths[rows].max() + self.target_lengths[rows].max())
+            for rows in self.epoch(number)
+        )
+        return 1 - (self.n_source_tokens + self.n_target_tokens) / places
+
+    def once(self) -> Iterator[PairBatch]:
+        """Every pair once, in epoch 0's order: for evaluation."""
+        return (self.batch(rows) for rows in self.epoch(0))
+
+    def cursor(self, epoch: int = 0, index: int = 0) -> Cursor:
+        """An endless iterator of batches that starts at batch `index` of `epoch`; nothing before it is read."""
+        return Cursor(self, epoch, index)
+
+    def restore(self, state: Mapping[str, int]) -> Cursor:
+        """The cursor whose `state()` this is."""
+        return Cursor(self, state["epoch"], state["index"])
+
+
+class Cursor:
+    """A place in the endless sequence of batches: `next(cursor)` gives the batch there and goes on to the next."""
+
+    def __init__(self, batches: PairBatches, epoch: int, index: int):
+        if epoch < 0 or index < 0:
+            raise InputError(f"a cursor needs epoch and index of at least 0, got {epoch} and {index}.")
+        self._batches = batches
+        self._epoch = epoch
+        self._index = index
+        self._plan = batches.epoch(epoch)
+        if index > len(self._plan):
+            raise InputError(
+                f"the cursor stands at batch {index} of epoch {epoch}, which has only {len(self._plan)}: the data, the "
+                "tokenizer or 'batch_tokens' are not those that it was made with."
+            )
+
+    def __iter__(self) -> Cursor:
+        return self
+
+    def __next__(self) -> PairBatch:
+        self._settle()
+        rows = self._plan[self._index]
+        self._index += 1
+        return self._batches.batch(rows)
+
+    def state(self) -> dict[str, int]:
+        """`{"epoch": …, "index": …}` of the batch that comes next: give it to `PairBatches.restore`."""
+        self._settle()
+        return {"epoch": self._epoch, "index": self._index}
+
+    def _settle(self) -> None:
+        """Past the last batch of an epoch is before the first one of the next."""
+        if self._index == len(self._plan):
+            self._epoch, self._index = self._epoch + 1, 0
+            self._plan = self._batches.epoch(self._epoch)
+
+
+class _Ragged:
+    """Sequences of different lengths in one flat array, so that padding a batch is one gather."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]], before: list[int], after: list[int]):
+        extra = len(before) + len(after)
+        self.lengths: Rows = np.fromiter((len(ids) + extra for ids in sequences), np.int64, len(sequences))
+        self.starts: Rows = np.cumsum(self.lengths) - self.lengths
+        flat = (i for ids in sequences for part in (before, ids, after) for i in part)
+        self.flat: Rows = np.fromiter(flat, np.int64, int(self.lengths.sum()))
+
+    def padded(self, rows: Rows) -> Rows:
+        """[B, longest] int64, padded on the right."""
+        lengths = self.lengths[rows]
+        columns = np.arange(int(lengths.max()))
+        real = columns < lengths[:, None]
+        places = np.where(real, self.starts[rows][:, None] + columns, 0)
+        return np.where(real, self.flat[places], PAD)
