@@ -151,3 +151,23 @@ def test_bad_input(make, message):
 
 def test_a_sentence_as_long_as_the_budget_fits():
     assert len(PairBatches([[4] * 9], [[4]], tokens=10).epoch(0)) == 1
+
+
+def test_parts_hold_the_same_pairs_with_less_padding() -> None:
+    random = np.random.default_rng(0)
+    ids = [random.integers(4, 90, size=random.integers(1, 40)).tolist() for _ in range(60)]
+    whole = PairBatches(ids, ids[::-1], tokens=10**6, bucket=False).batch(range(60))
+    parts = whole.parts()
+    assert len(parts) == 4
+    assert sum(part.padding * part.target.numel() for part in parts) < 0.6 * whole.padding * whole.target.numel()
+    assert sum(part.n_source_tokens for part in parts) == whole.n_source_tokens
+    assert sum(part.n_target_tokens for part in parts) == whole.n_target_tokens
+    for part in parts:
+        for i, row in enumerate(part.rows.tolist()):
+            for cut, full in ((part.source[i], whole.source[row]), (part.target[i], whole.target[row])):
+                assert torch.equal(cut, full[: len(cut)]) and not full[len(cut) :].any()
+
+
+def test_a_batch_with_little_padding_is_its_only_part() -> None:
+    batch = PairBatches([[5, 6]] * 8, [[7]] * 8, tokens=100).batch(range(8))
+    assert batch.parts() == [batch]
