@@ -20,6 +20,7 @@ class KeyValueCache:
     def __init__(self, rows: int, n_heads: int, capacity: int, d_head: int, like: Tensor) -> None:
         self.keys = like.new_zeros(rows, n_heads, capacity, d_head)
         self.values = like.new_zeros(rows, n_heads, capacity, d_head)
+        self._spare: tuple[Tensor, Tensor] | None = None
 
     def append(
         self,
@@ -37,14 +38,17 @@ class KeyValueCache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def select(self, rows: Int[Tensor, "R"], end: int) -> None:
-        """Row i becomes old row rows[i]; only positions before `end` are moved."""
-        self.keys, self.values = (_select(held, rows, end) for held in (self.keys, self.values))
+        """Row i becomes old row rows[i]; only positions before `end` are moved, once: two buffers take turns."""
+        moved = tuple(self._buffer(i, len(rows)) for i in range(2))
+        for held, buffer in zip((self.keys, self.values), moved, strict=True):
+            torch.index_select(held[:, :, :end], 0, rows, out=buffer[:, :, :end])
+        self._spare = (self.keys, self.values)
+        self.keys, self.values = moved
 
-
-def _select(held: Tensor, rows: Tensor, end: int) -> Tensor:
-    moved = held if len(rows) == len(held) else held.new_empty(len(rows), *held.shape[1:])
-    moved[:, :, :end] = held[:, :, :end].index_select(0, rows)
-    return moved
+    def _buffer(self, which: int, rows: int) -> Tensor:
+        if self._spare is not None and len(self._spare[which]) == rows:
+            return self._spare[which]
+        return self.keys.new_empty(rows, *self.keys.shape[1:])
 
 
 @dataclass(frozen=True)

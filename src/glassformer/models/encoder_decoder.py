@@ -58,14 +58,19 @@ class EncoderDecoder(nn.Module):
         """The encoder's last states; those at padding mean nothing and are masked wherever they are read."""
         return self.encoder(source, self._mask(source))
 
+    @torch.no_grad()
     def start(self, source: Int[Tensor, "R S"], capacity: int) -> DecodingState:
-        """Encode the sources and open a decoding state with a row each, for up to `capacity` target positions."""
+        """Encode the sources and open a decoding state with a row each, for up to `capacity` target positions.
+
+        Decoding has no gradient.
+        """
         memories = self.decoder.memories(self.encode(source))
         like, n_layers = memories[0][0], len(memories)
         shape = (len(source), self.config.n_heads, capacity, self.config.head_width)
         caches = [KeyValueCache(*shape, like) for _ in range(n_layers)]
         return DecodingState(memories, padding_mask(source, self.config.pad_id), caches)
 
+    @torch.no_grad()
     def step(
         self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None, state: DecodingState
     ) -> Float[Tensor, "B V"]:

@@ -1,0 +1,1 @@
+"""Networks on disk: the native checkpoint folder, its tensors, and writing that survives being killed."""

@@ -1,0 +1,248 @@
+"""The native checkpoint: a folder with `glassformer.json`, `model.safetensors` and `tokenizer.json`.
+
+`glassformer.json` names the format, the family and its config, the task, the text pipeline and the SHA-256 of the other
+files. Saving over an older checkpoint is safe at any moment: the new files are written beside the old ones as
+`NAME.new`, then `glassformer.json` is replaced in one step, then the new files take their names; whoever reads looks
+for each file under both names and takes the one whose SHA-256 is written down.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.checkpoints.families import family, family_of
+from glassformer.checkpoints.files import (
+    checksum,
+    read_json,
+    sha256,
+    sync_folder,
+    verify_checksum,
+    write_json,
+)
+from glassformer.checkpoints.tensors import fill_network, network_tensors, read_tensors, write_tensors
+from glassformer.errors import InputError, did_you_mean
+from glassformer.settings import from_mapping, to_mapping
+from glassformer.text.pipeline import TextPipeline
+from glassformer.text.tokenizer import Tokenizer
+
+FORMAT = 1
+INDEX = "glassformer.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint folder held. `network` is in evaluation mode, its weights as fp32."""
+
+    network: nn.Module
+    tokenizer: Tokenizer
+    pipeline: TextPipeline
+    task: str
+    config: Any
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """`glassformer.json`, key by key."""
+
+    format: int
+    family: str
+    config: dict[str, Any]
+    task: str
+    text: dict[str, Any]
+    files: dict[str, str]
+    glassformer: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    checksum: str = ""
+
+
+def save(
+    folder: str | Path,
+    network: nn.Module,
+    tokenizer: Tokenizer,
+    pipeline: TextPipeline,
+    task: str,
+    *,
+    extra: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a network with its text side to `folder`, which is made where needed.
+
+    `dtype` stores the floating-point weights as that type (`torch.float16` halves the file). A checkpoint already in
+    the folder stays whole until the new one is. `extra` is kept as it is, for people: plain JSON values.
+
+    Raises `InputError` for a family that checkpoints do not know, `OSError` where the disk does not take it.
+    """
+    folder = Path(folder)
+    kind = family_of(network)
+    config = to_mapping(network.config)
+    tensors = network_tensors(network)
+    if dtype is not None:
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    _settle(folder)
+    try:
+        files = {WEIGHTS: write_tensors(_new(folder, WEIGHTS), tensors), TOKENIZER: _write_tokenizer(folder, tokenizer)}
+        content = {
+            "format": FORMAT,
+            "family": kind,
+            "config": config,
+            "task": task,
+            "text": to_mapping(pipeline),
+            "glassformer": package_version(),
+            "files": files,
+            "extra": extra or {},
+        }
+        write_json(folder / INDEX, {**content, "checksum": checksum(content)})
+    finally:
+        _settle(folder)
+    return folder
+
+
+def load(folder: str | Path) -> Loaded:
+    """Read the checkpoint in `folder`, onto the CPU.
+
+    Raises `InputError` for a folder or file that is missing, a file cut short or changed by a byte, a key this version
+    does not know, a newer format, tensors that do not fit the config, or a vocabulary that does not fit the network.
+    """
+    folder = Path(folder)
+    index = read_index(folder)
+    where = str(folder / INDEX)
+    kind = family(index.family, where)
+    config = from_mapping(kind.config, index.config, f"{where} [config]")
+    pipeline = from_mapping(TextPipeline, index.text, f"{where} [text]")
+    weights, text = (_verified(folder, name, index) for name in (WEIGHTS, TOKENIZER))
+    tokenizer = Tokenizer.load(text)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise InputError(
+            f"{folder}: the vocabulary does not fit the network: {TOKENIZER} has {tokenizer.vocab_size} tokens, "
+            f"the config's 'vocab_size' is {config.vocab_size}. Both must come from the same training."
+        )
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights; loading must not move the user's seed
+        network = kind.network(config)
+    fill_network(network, read_tensors(weights), str(weights))
+    return Loaded(network.eval(), tokenizer, pipeline, index.task, config, index.extra)
+
+
+def read_weights(folder: str | Path) -> dict[str, Tensor]:
+    """The tensors of the checkpoint in `folder` without its network; the errors of `load` for damaged files."""
+    folder = Path(folder)
+    return read_tensors(_verified(folder, WEIGHTS, read_index(folder)))
+
+
+def read_index(folder: Path) -> _Index:
+    """`glassformer.json` of a folder, checked but for its config; the same errors as `load`."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise InputError(f"{folder} holds no checkpoint: there is no {INDEX} in it.")
+    content = read_json(path)
+    if isinstance(content.get("format"), int) and content["format"] > FORMAT:
+        raise InputError(
+            f"{path} has format {content['format']}; this version ({package_version()}) reads up to {FORMAT}. "
+            "Upgrade glassformer."
+        )
+    verify_checksum(content, path)
+    index = from_mapping(_Index, content, str(path))
+    if index.format < 1:
+        raise InputError(f"{path}: 'format' must be 1 or more, got {index.format}.")
+    return index
+
+
+def _verified(folder: Path, name: str, index: _Index) -> Path:
+    if name not in index.files:
+        raise InputError(f"{folder / INDEX}: 'files' must name {name}.")
+    candidates = [path for path in (folder / name, _new(folder, name)) if path.is_file()]
+    if not candidates:
+        raise InputError(f"{folder / name}: the file is missing, but {INDEX} names it. Use another copy.")
+    for path in candidates:
+        if sha256(path) == index.files[name]:
+            return path
+    raise InputError(
+        f"{folder / name} is cut short or changed: its SHA-256 is not the one in {INDEX}. Use another copy."
+    )
+
+
+def _new(folder: Path, name: str) -> Path:
+    return folder / f"{name}.new"
+
+
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> str:
+    path = _new(folder, TOKENIZER)
+    tokenizer.save(path)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    return sha256(path)
+
+
+def _settle(folder: Path) -> None:
+    """Finish a save that was killed between its steps: a committed file takes its name, the rest is dropped."""
+    pending = [name for name in (WEIGHTS, TOKENIZER) if _new(folder, name).is_file()]
+    if not pending:
+        return
+    try:
+        index = read_index(folder)
+    except InputError:  # no index yet, or a damaged one: nothing pending can belong to it
+        index = None
+    for name in pending:
+        if index is not None and index.files.get(name) == sha256(_new(folder, name)):
+            os.replace(_new(folder, name), folder / name)
+        else:
+            _new(folder, name).unlink()
+    sync_folder(folder)
+
+
+def weights_folder() -> Path:
+    """Where the models that come with the package lie."""
+    return Path(__file__).resolve().parent.parent / "weights"
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    folder = weights_folder()
+    return sorted(path.parent.name for path in folder.glob(f"*/{INDEX}")) if folder.is_dir() else []
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a model: a path to a checkpoint or a run, or the name of a model that comes with the package.
+
+    A run folder is found at any time: the finished model, else its newest whole checkpoint.
+    """
+    folder = Path(name)
+    if (folder / INDEX).is_file():
+        return folder
+    if (folder / "checkpoints").is_dir():
+        return _newest(folder)
+    if str(name) in shipped():
+        return weights_folder() / str(name)
+    if folder.is_dir():
+        raise InputError(f"{folder} holds no checkpoint: there is neither {INDEX} nor checkpoints/ in it.")
+    known = ", ".join(shipped()) or "none"
+    raise InputError(
+        f"No model '{name}': neither a folder nor a model of the package (known: {known})."
+        f"{did_you_mean(str(name), shipped())}"
+    )
+
+
+def _newest(run: Path) -> Path:
+    steps = {int(p.name[5:]): p for p in (run / "checkpoints").glob("step-*") if p.name[5:].isdigit()}
+    whole = [step for step, path in steps.items() if (path / INDEX).is_file()]
+    if not whole:
+        raise InputError(f"{run} has no checkpoint yet: its training has not reached the first one.")
+    return steps[max(whole)]
+
+
+def package_version() -> str:
+    """This package's version, "0" where it runs without being installed."""
+    try:
+        return version("glassformer")
+    except PackageNotFoundError:
+        return "0"

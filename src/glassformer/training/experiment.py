@@ -1,0 +1,275 @@
+"""`train` and `resume`: from a recipe to a finished `Model` in a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy
+import safetensors
+import tokenizers
+import torch
+
+from glassformer.checkpoints.native import package_version, save
+from glassformer.checkpoints.tensors import fill_network
+from glassformer.errors import InputError, did_you_mean
+from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.tasks.model import Model
+from glassformer.tasks.objectives import seq2seq
+from glassformer.training.averaging import mean_tensors
+from glassformer.training.display import Display
+from glassformer.training.logs import check_log, open_log
+from glassformer.training.plan import plan
+from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
+from glassformer.training.preparation import Prepared, prepare
+from glassformer.training.recipes import Recipe, read_recipe, recipe_mapping
+from glassformer.training.runs import Run, refuse_existing
+from glassformer.training.trainer import Interrupted, Trainer, compiled
+from glassformer.training.validation import Validation
+
+TASK = "translation"
+CHANGEABLE = ("training.steps", "training.minutes", "training.patience", "training.keep", "evaluation.average")
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a run computes with; decided once, so that a resumed run does not decide otherwise."""
+
+    device: str
+    precision: str
+    compile: bool
+    threads: int
+    torch: str
+
+
+def train(
+    recipe: str | Path | Recipe,
+    *,
+    run: str | Path | None = None,
+    data_root: str | Path | None = None,
+    resume: bool = False,
+    log: str | None = None,
+    display: Display | None = None,
+    **overrides: Any,
+) -> Model:
+    """Train as `recipe` says, in the folder `run` (`runs/NAME-OF-RECIPE` unless given), and return the finished model.
+
+    Overrides are a recipe's keys: `train("recipes/dates.toml", **{"training.steps": 100})`. With `resume`, a run that
+    exists is gone on with; without, it is an `InputError`. `log` is "tensorboard" or "wandb".
+
+    Raises `InputError` for everything a user can put right, `Interrupted` (a `KeyboardInterrupt`) after Ctrl-C.
+    """
+    check_log(log)
+    read = read_recipe(recipe, overrides)
+    folder = Path(run) if run is not None else Path("runs") / read.name
+    display = display or Display()
+    if resume and folder.exists():
+        return _go_on(folder, data_root, log, display, overrides)
+    refuse_existing(folder)
+    means = _means(read)
+    prepared = prepare(read, data_root)
+    about = {**_about(data_root), "means": dataclasses.asdict(means), "data": prepared.fingerprint}
+    made = Run.create(folder, read, prepared.tokenizer, about)
+    with made.alone():
+        return _train(made, prepared, means, log, display)
+
+
+def resume(
+    run: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    log: str | None = None,
+    display: Display | None = None,
+    **overrides: Any,
+) -> Model:
+    """Go on with a run that was stopped or killed, as if it never had been; a finished one is finished again.
+
+    Overrides may only lengthen or end it: `training.steps`, `minutes`, `patience`, `keep`, `evaluation.average`.
+    Raises `InputError` where there is no run, its data changed, or its newest checkpoint is damaged.
+    """
+    check_log(log)
+    return _go_on(Path(run), data_root, log, display or Display(), overrides)
+
+
+def _go_on(
+    folder: Path, data_root: str | Path | None, log: str | None, display: Display, overrides: Mapping[str, Any]
+) -> Model:
+    run = Run.open(folder)
+    with run.alone():
+        _change(run, overrides)
+        about = run.about
+        means = Means(**about["means"])
+        _warn_of_changes(means, display)
+        root = data_root if data_root is not None else about.get("data_root")
+        prepared = prepare(run.recipe, root, run.tokenizer())
+        if prepared.fingerprint != about["data"]:
+            raise InputError(
+                f"{folder} was begun with other data: what is read now differs in at least one pair. "
+                "Give the same files (--data-root), or begin a new run."
+            )
+        return _train(run, prepared, means, log, display)
+
+
+def _change(run: Run, overrides: Mapping[str, Any]) -> None:
+    wanted = read_recipe(run.recipe, overrides)
+    before, after = recipe_mapping(run.recipe), recipe_mapping(wanted)
+    for key in overrides:
+        section, _, name = key.partition(".")
+        unchanged = before[section][name] == after[section][name] if name else before[key] == after[key]
+        if key not in CHANGEABLE and not unchanged:
+            raise InputError(
+                f"'{key}' cannot change when a run is resumed, only {', '.join(CHANGEABLE)} can."
+                f"{did_you_mean(key, CHANGEABLE)} Begin a new run for anything else."
+            )
+    if wanted != run.recipe:
+        run.rewrite_recipe(wanted)
+
+
+def _train(run: Run, prepared: Prepared, means: Means, log: str | None, display: Display) -> Model:
+    recipe = run.recipe
+    keep_large_buffers()
+    torch.manual_seed(recipe.training.seed)
+    network = EncoderDecoder(recipe.network_config(prepared.tokenizer.vocab_size)).to(means.device)
+    model = Model(network, prepared.tokenizer, prepared.pipeline, TASK)
+    objective = functools.partial(seq2seq, label_smoothing=recipe.training.label_smoothing)
+    validation = Validation(
+        model, objective, prepared.valid, prepared.valid_pairs, recipe.evaluation, precision=means.precision
+    )
+    logs = (open_log(log, run.folder),) if log else ()
+    trainer = Trainer(
+        network,
+        compiled(objective, means.compile),
+        prepared.train,
+        validation,
+        run,
+        lambda folder: _write_model(folder, model, run, trainer),
+        display=display,
+        precision=means.precision,
+        logs=logs,
+    )
+    resumed = trainer.restore()
+    display.say(f"{'Going on with' if resumed else 'Training'} {run.folder}")
+    display.table(plan(recipe, network, prepared, trainer.progress.step, means.device, means.precision))
+    if not trainer.finished:
+        run.reopen_model()
+    try:
+        trainer.fit()
+        return _finish(trainer, model, run, display)
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted):
+            raise
+        message = f"Stopped at once; {run.last_good()}. Go on with: {run.resume_command()}"
+        raise Interrupted(message) from None
+    finally:
+        for each in logs:
+            each.close()
+
+
+def _finish(trainer: Trainer, model: Model, run: Run, display: Display) -> Model:
+    """Average, or take the best checkpoint; measure it; make the run folder its checkpoint."""
+    count = run.recipe.evaluation.average
+    found = run.checkpoints()
+    if count > 1:
+        steps = list(run.regular_checkpoints())[-count:]
+    else:
+        best = trainer.progress.best_step
+        steps = [best if best in found else max(found)]
+    fill_network(model.network, mean_tensors([found[step] for step in steps]), str(run.folder))
+    measured = _measured_before(run, steps) or trainer.validation.measure()
+    line = {"step": trainer.progress.step, "final": True, "checkpoints": steps, **measured}
+    run.append_metrics({**line, "seconds": round(trainer.progress.seconds, 3)})
+    extra = {**_extra(run, trainer), "checkpoints": steps, **measured}
+    model.network.eval()
+    try:
+        save(run.folder, model.network, model.tokenizer, model.pipeline, model.task, extra=extra)
+    except OSError as error:
+        raise InputError(
+            f"The finished model cannot be written to {run.folder} ({error.strerror}); its checkpoints are whole. "
+            f"Make room, then: {run.resume_command()}"
+        ) from None
+    what = f"the mean of {len(steps)} checkpoints" if len(steps) > 1 else f"the checkpoint of step {steps[0]}"
+    shown = " · ".join(f"{name} {value:.4g}" for name, value in measured.items())
+    display.say(f"Finished: {run.folder} is {what}, {shown}")
+    return model
+
+
+def _measured_before(run: Run, steps: list[int]) -> dict[str, float]:
+    """What the evaluation at that step found, if the model is one checkpoint that was evaluated."""
+    lines = [line for line in run.metrics() if "valid_loss" in line and [line["step"]] == steps]
+    return {key: value for key, value in lines[-1].items() if key.startswith("valid_")} if lines else {}
+
+
+def _write_model(folder: Path, model: Model, run: Run, trainer: Trainer) -> None:
+    save(folder, model.network, model.tokenizer, model.pipeline, model.task, extra=_extra(run, trainer))
+
+
+def _extra(run: Run, trainer: Trainer) -> dict[str, Any]:
+    return {"run": run.recipe.name, "seed": run.recipe.training.seed, "step": trainer.progress.step}
+
+
+def _means(recipe: Recipe) -> Means:
+    settings = recipe.training
+    device = pick_device(settings.device)
+    return Means(
+        device=str(device),
+        precision=pick_precision(settings.precision, device),
+        compile=pick_compile(settings.compile, device),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
+
+
+def _warn_of_changes(means: Means, display: Display) -> None:
+    pick_device(means.device)
+    for name, now in (("threads", torch.get_num_threads()), ("torch", torch.__version__)):
+        if getattr(means, name) != now:
+            display.say(
+                f"Note: the run began with {name} {getattr(means, name)}, now it is {now}: "
+                "the result may differ in the last bits from that of a run that never stopped."
+            )
+
+
+def _about(data_root: str | Path | None) -> dict[str, Any]:
+    root = data_root or os.environ.get("GLASSFORMER_DATA")
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data_root": os.path.abspath(root) if root else None,
+        "git_commit": _git_commit(),
+        "versions": {
+            "glassformer": package_version(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "tokenizers": tokenizers.__version__,
+            "safetensors": safetensors.__version__,
+        },
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree this runs from, with "+changes" where it is not clean; None outside a tree."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if not commit or git("ls-files", "--error-unmatch", __file__) is None:
+        return None
+    return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -1,0 +1,282 @@
+"""The one training loop: any network, any objective, exact to the bit when it is killed and resumed on a CPU."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from glassformer.errors import InputError
+from glassformer.tasks.objectives import Loss
+from glassformer.text.batches import Cursor, PairBatches
+from glassformer.training.display import Display, duration
+from glassformer.training.gradients import Objective, accumulate, clip_gradients
+from glassformer.training.logs import Log
+from glassformer.training.optimizers import build_optimizer, set_learning_rate
+from glassformer.training.runs import Run
+from glassformer.training.schedules import learning_rate
+from glassformer.training.snapshots import Progress, read_snapshot, write_snapshot
+from glassformer.training.validation import Validation
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C (or SIGTERM) during a training: the state is saved, the message says how to go on."""
+
+
+class Trainer:
+    """Trains `network` on `objective` over `batches`, writing into `run`.
+
+    Every step is a function of (weights, optimizer, step number) and the recipe alone: batches come from
+    (seed, epoch), dropout from (seed, step, micro-batch, rank). After a step, in this order: the metrics line, the
+    evaluation, the checkpoint. `write_model` writes the checkpoint's model into a folder.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        batches: PairBatches,
+        validation: Validation,
+        run: Run,
+        write_model: Callable[[Path], None],
+        *,
+        display: Display,
+        precision: str = "fp32",
+        logs: tuple[Log, ...] = (),
+    ) -> None:
+        self.network, self.objective, self.batches, self.validation = network, objective, batches, validation
+        self.run, self.display, self.precision, self.logs = run, display, precision, logs
+        self.settings = run.recipe.training
+        self.progress = Progress(cursor={"epoch": 0, "index": 0})
+        self.optimizer = build_optimizer(network, self.settings)
+        self.device = next(network.parameters()).device
+        self._write_model = write_model
+        self._stop: str | None = None
+        self._busy = self._busy_tokens = 0.0
+        self._steps_here = 0
+
+    def restore(self) -> bool:
+        """Go back to the run's newest checkpoint; False where there is none and the training begins anew."""
+        self.run.clear_leftovers()
+        found = self.run.checkpoints()
+        if found:
+            self.progress = read_snapshot(found[max(found)], self.network, self.optimizer)
+            self._prune()
+        self.run.cut_metrics(self.progress.metrics_bytes)
+        return bool(found)
+
+    @property
+    def finished(self) -> bool:
+        """Whether steps, patience or time are used up."""
+        settings, progress = self.settings, self.progress
+        out_of_time = 0 < settings.minutes * 60 <= progress.seconds
+        return progress.step >= settings.steps or out_of_time or 0 < settings.patience <= progress.stale
+
+    def fit(self) -> Progress:
+        """Train until `finished`, leaving a checkpoint of the end.
+
+        Raises `InputError` where the loss stops being finite or the disk is full (the last good checkpoint stays), and
+        `Interrupted` after Ctrl-C, when the state has been saved.
+        """
+        cursor = self.batches.restore(self.progress.cursor)
+        self.network.train()
+        with self._signals():
+            while not self.finished:
+                began = time.perf_counter()
+                self._step(cursor)
+                self.progress.cursor = cursor.state()
+                self._after_step(began)
+                if self._stop:
+                    self._interrupt()
+        if not self.run.checkpoints() or max(self.run.checkpoints()) != self.progress.step:
+            self._checkpoint()
+        return self.progress
+
+    def _step(self, cursor: Cursor) -> None:
+        settings, step = self.settings, self.progress.step + 1
+        began = time.perf_counter()
+        rate = learning_rate(
+            step,
+            schedule=settings.schedule,
+            peak=settings.learning_rate,
+            warmup=settings.warmup,
+            steps=settings.steps,
+        )
+        set_learning_rate(self.optimizer, rate)
+        batches = [part.to(self.device) for _ in range(settings.accumulate) for part in next(cursor).parts()]
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = accumulate(
+            self.network, self.objective, batches, seed=settings.seed, step=step, precision=self.precision
+        )
+        norm = clip_gradients(self.network, settings.clip)
+        if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
+            raise InputError(self._not_finite(step, sums["loss"], norm))
+        self.optimizer.step()
+        self.progress.step = step
+        self.progress.tokens += int(sums["count"])
+        self._busy += time.perf_counter() - began
+        self._busy_tokens += sums["count"]
+        for name, value in {**sums, "norm": norm, "steps": 1.0}.items():
+            self.progress.window[name] = self.progress.window.get(name, 0.0) + value
+
+    def _after_step(self, began: float) -> None:
+        settings, step = self.settings, self.progress.step
+        self.progress.seconds += time.perf_counter() - began
+        began = time.perf_counter()
+        self._show()
+        last = self.finished  # by steps or time; patience may run out in the evaluation
+        if step % settings.log_every == 0 or last:
+            self._log_window()
+        best = False
+        if step % settings.evaluate_every == 0 or last:
+            best = self._evaluate()
+        self.progress.seconds += time.perf_counter() - began
+        if self.finished and self.progress.window:
+            self._log_window()
+        began = time.perf_counter()
+        if best or step % settings.save_every == 0 or self.finished:
+            self._checkpoint()
+        self.progress.seconds += time.perf_counter() - began
+
+    def _log_window(self) -> None:
+        sums, steps = self.progress.window, self.progress.window["steps"]
+        nll = sums.get("nll", sums["loss"]) / sums["count"]
+        self._write(
+            {
+                "step": self.progress.step,
+                "epoch": self.progress.cursor["epoch"],
+                "loss": sums["loss"] / sums["count"],
+                "nll": nll,
+                "perplexity": math.exp(min(nll, 700.0)),
+                "accuracy": sums.get("correct", 0.0) / sums["count"],
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "gradient_norm": sums["norm"] / steps,
+                "tokens": self.progress.tokens,
+                "seconds": round(self.progress.seconds, 3),
+                "tokens_per_second": round(self._busy_tokens / max(self._busy, 1e-9), 1),
+            }
+        )
+        self.progress.window = {}
+        self._busy = self._busy_tokens = 0.0
+
+    def _evaluate(self) -> bool:
+        """Measure, write the line, show samples; whether this is the best so far."""
+        step, began = self.progress.step, time.perf_counter()
+        measured = self.validation.measure()
+        value = measured[self.validation.metric]
+        best = self.validation.better(value, self.progress.best_value)
+        if best:
+            self.progress.best_step, self.progress.best_value, self.progress.stale = step, value, 0
+        else:
+            self.progress.stale += 1
+        seconds = self.progress.seconds + time.perf_counter() - began
+        self._write({"step": step, **measured, "best_step": self.progress.best_step, "seconds": round(seconds, 3)})
+        shown = " · ".join(f"{name} {value:.4g}" for name, value in measured.items())
+        self.display.say(f"step {step}: {shown}{' (best so far)' if best else ''}")
+        for source, reference, translation in self.validation.samples(self.settings.samples):
+            self.display.say(f"  {source}\n    → {translation}\n    = {reference}")
+        return best
+
+    def _checkpoint(self) -> None:
+        """Publish `checkpoints/step-N` and remove what need not stay."""
+        self.progress.metrics_bytes = self.run.metrics_bytes()
+
+        def write(folder: Path) -> None:
+            self._write_model(folder)
+            write_snapshot(folder, self.network, self.optimizer, self.progress)
+
+        if self.progress.step not in self.run.checkpoints():
+            self.run.publish(self.progress.step, write)
+            self._prune()
+
+    def _prune(self) -> None:
+        keep = max(self.settings.keep, self.run.recipe.evaluation.average)
+        self.run.prune(keep, self.progress.best_step)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.run.append_metrics(line)
+        for log in self.logs:
+            log.write(line)
+
+    def _show(self) -> None:
+        progress, settings = self.progress, self.settings
+        sums = progress.window
+        left = progress.seconds / progress.step * (settings.steps - progress.step)
+        if settings.minutes:
+            left = min(left, settings.minutes * 60 - progress.seconds)
+        parts = [
+            f"epoch {progress.cursor['epoch'] + 1}",
+            f"loss {sums['loss'] / sums['count']:.3f}",
+            f"{self._busy_tokens / max(self._busy, 1e-9):,.0f} tokens/s",
+            f"{duration(max(left, 0.0))} left",
+        ]
+        self.display.progress(progress.step, settings.steps, parts)
+        self._steps_here += 1
+        if self._steps_here == 20 and progress.step < settings.steps:
+            self.display.say(f"  time     about {duration(max(left, 0.0))} more for {settings.steps:,} steps")
+
+    def _not_finite(self, step: int, loss: float, norm: float) -> str:
+        what = f"loss became {loss}" if not math.isfinite(loss) else f"gradient's norm became {norm}"
+        return (
+            f"The {what} at step {step} (epoch {self.progress.cursor['epoch'] + 1}, batch "
+            f"{self.progress.cursor['index'] + 1}); nothing of this step was kept and {self.run.last_good()}. "
+            "Lower 'training.learning_rate', lengthen 'training.warmup', or set 'training.clip'."
+        )
+
+    def _interrupt(self) -> None:
+        self._checkpoint()
+        raise Interrupted(
+            f"Stopped by {self._stop} after step {self.progress.step}, saved. Go on with: {self.run.resume_command()}"
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C (or SIGTERM) ends the step and saves; a second one ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._stop is not None:
+                raise KeyboardInterrupt
+            self._stop = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            self.display.say("Stopping after this step; once more to stop at once.")
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                with suppress(TypeError):  # a handler not installed from Python cannot be put back
+                    signal.signal(number, handler)
+
+
+def compiled(objective: Objective, wanted: bool) -> Objective:
+    """The objective with its forward pass compiled for any batch shape, or as it is.
+
+    `InputError` on the first step where the compiler fails or is missing.
+    """
+    if not wanted:
+        return objective
+    from torch._dynamo.exc import TorchDynamoException
+
+    fast: Objective = torch.compile(objective, dynamic=True)
+
+    def guarded(network: Any, batch: Any) -> Loss:
+        try:
+            return fast(network, batch)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:200]
+            message = f"The objective cannot be compiled here ({reason}); set 'training.compile' to false."
+            raise InputError(message) from None
+
+    return guarded

@@ -1,0 +1,55 @@
+"""A corpus and a recipe small enough to train within a test: sentences of a few words, to be written backwards."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from glassformer.training.recipes import Data, Evaluation, Recipe, Text, Training
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def write_corpus(folder: Path, n_train: int = 200, n_valid: int = 16) -> None:
+    """`train.en`, `train.de`, `valid.en`, `valid.de` in `folder`."""
+    generator = random.Random(1)
+    for split, count in (("train", n_train), ("valid", n_valid)):
+        sentences = [[generator.choice(WORDS) for _ in range(generator.randint(2, 8))] for _ in range(count)]
+        for suffix, step in (("en", 1), ("de", -1)):
+            lines = [" ".join(sentence[::step]) for sentence in sentences]
+            (folder / f"{split}.{suffix}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def tiny_recipe(**training: object) -> Recipe:
+    """A recipe over that corpus; keywords change [training]."""
+    settings: dict[str, object] = {
+        "steps": 12,
+        "batch_tokens": 96,
+        "learning_rate": 1e-2,
+        "warmup": 4,
+        "evaluate_every": 6,
+        "checkpoint_every": 3,
+        "log_every": 2,
+        "keep": 3,
+        "samples": 1,
+        "precision": "fp32",
+        "device": "cpu",
+        "clip": 1.0,
+    }
+    return Recipe(
+        name="tiny",
+        data=Data(train="train", valid="valid", test="valid", source="en", target="de"),
+        text=Text(tokenizer="word", vocab_size=100, min_frequency=1),
+        model={
+            "size": "transformer-tiny",
+            "d_model": 16,
+            "n_heads": 2,
+            "d_ff": 32,
+            "n_encoder_layers": 1,
+            "n_decoder_layers": 1,
+            "max_length": 64,
+            "dropout": 0.2,
+        },
+        training=Training(**{**settings, **training}),  # type: ignore[arg-type]
+        evaluation=Evaluation(average=2, tokenized=True),
+    )
