@@ -1,0 +1,88 @@
+"""Transformers you can see through: one small, readable core in PyTorch.
+
+    import glassformer as gf
+    model = gf.load("multi30k-en-de")
+    model.translate("A man rides a bike.")
+
+The public names are imported when they are first used, so that importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glassformer.errors import InputError as InputError
+    from glassformer.models.config import Config as Config
+    from glassformer.models.config import Learned as Learned
+    from glassformer.models.config import Sinusoidal as Sinusoidal
+    from glassformer.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+    from glassformer.models.sizes import sizes as sizes
+    from glassformer.tasks import objectives as objectives
+    from glassformer.tasks.evaluation import evaluate as evaluate
+    from glassformer.tasks.model import Generation as Generation
+    from glassformer.tasks.model import Model as Model
+    from glassformer.tasks.model import load as load
+    from glassformer.text.batches import PairBatches as PairBatches
+    from glassformer.text.corpora import Pairs as Pairs
+    from glassformer.text.corpora import read_pairs as read_pairs
+    from glassformer.text.pipeline import TextPipeline as TextPipeline
+    from glassformer.text.tokenizer import Tokenizer as Tokenizer
+    from glassformer.training.averaging import average as average
+    from glassformer.training.experiment import resume as resume
+    from glassformer.training.experiment import train as train
+    from glassformer.training.recipes import Recipe as Recipe
+    from glassformer.training.recipes import read_recipe as read_recipe
+
+    __version__: str
+
+_HOMES = {
+    "Config": "models.config",
+    "EncoderDecoder": "models.encoder_decoder",
+    "Generation": "tasks.model",
+    "InputError": "errors",
+    "Learned": "models.config",
+    "Model": "tasks.model",
+    "PairBatches": "text.batches",
+    "Pairs": "text.corpora",
+    "Recipe": "training.recipes",
+    "Sinusoidal": "models.config",
+    "TextPipeline": "text.pipeline",
+    "Tokenizer": "text.tokenizer",
+    "average": "training.averaging",
+    "evaluate": "tasks.evaluation",
+    "load": "tasks.model",
+    "objectives": "tasks.objectives",
+    "read_pairs": "text.corpora",
+    "read_recipe": "training.recipes",
+    "resume": "training.experiment",
+    "sizes": "models.sizes",
+    "train": "training.experiment",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    value = home if name == "objectives" else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(__name__)
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "0"

@@ -1,0 +1,110 @@
+"""`glassformer evaluate`: scores of a model, each with what it was measured by."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from glassformer.cli.output import put, put_json, say
+from glassformer.errors import InputError
+
+if TYPE_CHECKING:
+    from glassformer.training.recipes import Data, Evaluation
+
+
+def evaluate(
+    model: Annotated[str, Parameter(help="The folder of a run or checkpoint, or a name of the package's models.")],
+    *,
+    split: Annotated[Literal["train", "valid", "test"], Parameter(help="Which of the recipe's data.")] = "test",
+    data: Annotated[
+        str | None, Parameter(help="Other data instead: a prefix P of two aligned files, a TSV or JSON Lines file.")
+    ] = None,
+    source: Annotated[str | None, Parameter(help="With --data: the source language, the ending of its file.")] = None,
+    target: Annotated[str | None, Parameter(help="With --data: the target language, the ending of its file.")] = None,
+    fields: Annotated[
+        str | None, Parameter(help="With --data: the two columns or keys, as in 'en,de' or '1,2'.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, Parameter(help="Where the data lies. Without it, the run's own, GLASSFORMER_DATA, or data/.")
+    ] = None,
+    beam: Annotated[int | None, Parameter(help="Beam width. Without it, the recipe's.")] = None,
+    length_penalty: Annotated[float | None, Parameter(help="Without it, the recipe's.")] = None,
+    tokenized: Annotated[
+        bool | None, Parameter(help="Whether the data are tokens already, scored as they are. Else as the recipe says.")
+    ] = None,
+    json: Annotated[bool, Parameter(help="One JSON object on standard output.", negative="")] = False,
+) -> None:
+    """Score a model on the test data of its recipe, or on other files.
+
+    BLEU comes with its sacreBLEU signature: scores of tokens (tok:none) and of text (tok:13a) cannot be compared.
+    """
+    import glassformer
+    from glassformer.checkpoints.native import find
+    from glassformer.tasks.evaluation import evaluate as measure
+    from glassformer.training.preparation import split_pairs
+
+    folder = find(model)
+    where, settings = _recipe(folder)
+    if data is not None:
+        where = _other_data(data, source, target, fields, folder)
+    elif source is not None or target is not None or fields is not None:
+        raise InputError("--source, --target and --fields describe other data; give them with --data.")
+    if where is None:
+        raise InputError(f"{folder} does not say which data it was trained on; name some with --data.")
+    pairs = split_pairs(where, split, data_root or _data_root(folder))
+    say(f"{len(pairs):,} pairs of {pairs.origin}")
+    scores: dict[str, Any] = measure(
+        glassformer.load(folder),
+        pairs,
+        tokenized=settings.tokenized if tokenized is None else tokenized,
+        beam=settings.beam if beam is None else beam,
+        length_penalty=settings.length_penalty if length_penalty is None else length_penalty,
+    )
+    if json:
+        put_json(scores)
+        return
+    for name, value in scores.items():
+        put(f"{name:<16}{value:.4f}" if isinstance(value, float) else f"{name:<16}{value}")
+
+
+def _recipe(folder: Path) -> tuple[Data | None, Evaluation]:
+    """The data and the settings of the recipe beside a model: its own, or that of the run it is a checkpoint of."""
+    from glassformer.training.recipes import Evaluation, read_recipe
+    from glassformer.training.runs import RECIPE
+
+    for place in _places(folder):
+        if (place / RECIPE).is_file():
+            recipe = read_recipe(place / RECIPE)
+            return recipe.data, recipe.evaluation
+    return None, Evaluation()
+
+
+def _data_root(folder: Path) -> str | None:
+    """Where the run that a model belongs to read its data."""
+    from glassformer.training.runs import ABOUT, RECIPE, Run
+
+    for place in _places(folder):
+        if (place / RECIPE).is_file() and (place / ABOUT).is_file():
+            root = Run.open(place).about.get("data_root")
+            return str(root) if root else None
+    return None
+
+
+def _places(folder: Path) -> list[Path]:
+    """A model lies in its run's folder, in an average below it, or in `checkpoints/step-N`."""
+    folder = folder.resolve()
+    return [folder, folder.parent, folder.parent.parent]
+
+
+def _other_data(data: str, source: str | None, target: str | None, fields: str | None, folder: Path) -> Data:
+    from glassformer.checkpoints.native import read_index
+    from glassformer.cli.train import columns
+    from glassformer.training.recipes import Data
+
+    text = read_index(folder).text
+    named = Data(source=source or text.get("source", ""), target=target or text.get("target", ""))
+    both = dataclasses.replace(named, train=data, valid=data, test=data)
+    return dataclasses.replace(both, fields=columns(fields)) if fields is not None else both

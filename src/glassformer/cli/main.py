@@ -1,0 +1,137 @@
+"""`glassformer`: the verbs, and what happens when one fails.
+
+Data goes to stdout and messages to stderr. Exit codes: 0, 2 for what the user can put right (one line on stderr, no
+traceback), 130 for Ctrl-C, 141 where the reader of stdout went away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+from cyclopts import App, CycloptsError
+
+import glassformer
+from glassformer.errors import InputError
+
+USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+_EPILOGUE = """Begin with:
+  glassformer demo
+  glassformer translate --model multi30k-en-de "A man in a blue shirt."
+  glassformer train --help
+"""
+
+# Each verb: its home, one line about it, and examples. The home is imported when the verb, or help on it, is asked for.
+_VERBS: dict[str, tuple[str, str]] = {
+    "demo": (
+        "Train a translator of dates in 45 languages from nothing, and look at what it learnt.",
+        "  glassformer demo\n  glassformer demo --steps 200 --out runs/short --json",
+    ),
+    "train": (
+        "Train a model as a recipe says, or go on with a run.",
+        "  glassformer train recipes/dates.toml --training.steps 500\n"
+        "  glassformer train recipes/translation.toml --data.train P --data.valid Q \\\n"
+        "      --data.test R --data.source en --data.target de\n"
+        "  glassformer train --resume runs/dates",
+    ),
+    "evaluate": (
+        "Score a model on the test data of its recipe, or on other files.",
+        "  glassformer evaluate runs/dates --split test --json\n"
+        "  glassformer evaluate multi30k-en-de --data P --source en --target de",
+    ),
+    "translate": (
+        "Translate text, given here or line by line on standard input.",
+        '  glassformer translate --model multi30k-en-de "A man in a blue shirt."\n'
+        "  cat lines.en | glassformer translate --model runs/NAME > lines.de\n"
+        '  glassformer translate --model multi30k-en-de "A dog runs." --attention dog.png',
+    ),
+    "plot": (
+        "Draw the losses and the scores of runs beside each other.",
+        "  glassformer plot runs/A runs/B\n  glassformer plot runs/A --out curves.png",
+    ),
+    "average": (
+        "Average the weights of a run's last checkpoints.",
+        "  glassformer average runs/NAME --last 10\n  glassformer average runs/NAME --last 5 --out averaged",
+    ),
+    "models": (
+        "List the models that come with the package, and the runs here.",
+        "  glassformer models\n  glassformer models --runs elsewhere --json",
+    ),
+}
+
+
+def application() -> App:
+    """The verbs, none of them imported yet."""
+    app = App(
+        name="glassformer",
+        help="Transformers you can see through: train them, translate with them, look inside.",
+        help_format="plaintext",
+        help_epilogue=_EPILOGUE,
+        suppress_keyboard_interrupt=False,  # its message says how to go on
+        version=lambda: str(glassformer.__version__),
+    )
+    for name, (about, examples) in _VERBS.items():
+        app.command(f"glassformer.cli.{name}:{name}", name=name, help=about, help_epilogue=f"Examples:\n{examples}\n")
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on `arguments` (the process's own unless given) and return the exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _guarded(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _guarded(arguments: list[str]) -> int:
+    try:
+        application()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return 0
+    except CycloptsError as error:
+        return _fail(f"{_one_line(error)} See: glassformer {_verb(arguments)}--help")
+    except InputError as error:
+        return _fail(_one_line(error))
+    except BrokenPipeError:
+        # Nobody reads stdout any more; Python would complain again when it flushes it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        return _fail(_describe(error))
+    except KeyboardInterrupt as error:
+        print(f"\n{_one_line(error)}".rstrip(), file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _describe(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or _one_line(error)}."
+
+
+def _verb(arguments: list[str]) -> str:
+    return f"{arguments[0]} " if arguments and arguments[0] in _VERBS else ""
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning to the user is a line without a place in the code; Python's own (deprecations) are for us."""
+    if issubclass(category, UserWarning):
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,0 +1,77 @@
+"""`glassformer models`: what there is to translate with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from glassformer.cli.output import put, put_json, say
+from glassformer.errors import InputError
+
+
+def models(
+    *,
+    runs: Annotated[Path, Parameter(help="The folder in which to look for runs.")] = Path("runs"),
+    json: Annotated[bool, Parameter(help="One JSON object a model instead of a table.", negative="")] = False,
+) -> None:
+    """List the models that come with the package, and the runs here.
+
+    Each can be given to translate --model and to evaluate.
+    """
+    found = [*_shipped(), *_runs(runs)]
+    if json:
+        for record in found:
+            put_json(record)
+        return
+    width = max((len(record["model"]) for record in found), default=0)
+    for record in found:
+        put(f"{record['model']:<{width}}  {_line(record)}")
+    if not found:
+        say(f"There are no models in the package and no runs in {runs}. Begin with: glassformer demo")
+
+
+def _shipped() -> list[dict[str, Any]]:
+    from glassformer.checkpoints.native import shipped, weights_folder
+
+    return [_record(name, weights_folder() / name, "package") for name in shipped()]
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    from glassformer.checkpoints.native import find
+    from glassformer.training.runs import RECIPE
+
+    records = []
+    for run in sorted(path.parent for path in folder.glob(f"*/{RECIPE}")):
+        try:
+            records.append(_record(str(run), find(run), "run" if find(run) == run else "run, not finished"))
+        except InputError as error:
+            records.append({"model": str(run), "origin": "run", "trouble": str(error)})
+    return records
+
+
+def _record(name: str, folder: Path, origin: str) -> dict[str, Any]:
+    from glassformer.checkpoints.native import WEIGHTS, read_index
+
+    index = read_index(folder)
+    weights = folder / WEIGHTS
+    return {
+        "model": name,
+        "origin": origin,
+        "task": index.task,
+        "source": index.text.get("source", ""),
+        "target": index.text.get("target", ""),
+        "vocabulary": index.config.get("vocab_size"),
+        "megabytes": round(weights.stat().st_size / 1e6, 1) if weights.is_file() else None,
+        "scores": {key: value for key, value in index.extra.items() if isinstance(value, float)},
+    }
+
+
+def _line(record: dict[str, Any]) -> str:
+    if "trouble" in record:
+        return f"{record['origin']}: {record['trouble']}"
+    languages = f" {record['source']} → {record['target']}" if record["source"] else ""
+    size = f", {record['megabytes']} MB" if record["megabytes"] is not None else ""
+    scores = "".join(f", {name} {value:.4g}" for name, value in record["scores"].items())
+    return f"{record['origin']}: {record['task']}{languages}{size}{scores}"

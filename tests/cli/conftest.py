@@ -1,0 +1,30 @@
+"""Fixtures of the tests of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from processes import RECIPE, SENTENCES, Glassformer, run_glassformer
+
+
+@pytest.fixture(scope="session")
+def glassformer() -> Glassformer:
+    """Runs the command line."""
+    return run_glassformer
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with `data/train.en` and so on, `tiny.toml`, and a finished run in `runs/tiny`."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "data").mkdir()
+    for split, pairs in (("train", SENTENCES * 4), ("valid", SENTENCES)):
+        for side, language in enumerate(("en", "de")):
+            text = "".join(f"{pair[side]}\n" for pair in pairs)
+            (folder / "data" / f"{split}.{language}").write_text(text, encoding="utf-8")
+    (folder / "tiny.toml").write_text(RECIPE, encoding="utf-8")
+    done = run_glassformer("train", "tiny.toml", cwd=folder)
+    assert done.code == 0, done.err
+    assert done.out == ""
+    return folder

@@ -1,0 +1,80 @@
+"""Help, mistakes, exit codes: what every verb has in common."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import Glassformer
+
+from glassformer.cli.main import main
+
+VERBS = ("demo", "train", "evaluate", "translate", "plot", "average", "models")
+
+
+def test_help_names_every_verb_and_a_command_to_begin_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {verb} " in shown for verb in VERBS)
+    assert "glassformer demo" in shown
+
+
+def test_no_verb_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    main(["--help"])
+    assert bare == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"glassformer {verb}" in shown.split("Examples:")[1]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["translate", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from glassformer.cli.main import main; main(sys.argv[1:]);"
+        "sys.exit(bool({'torch', 'numpy', 'matplotlib', 'tokenizers', 'babel'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["trian"], "train"),
+        (["translate", "--modl", "x"], "--model"),
+        (["translate"], "--model"),
+        (["translate", "--model", "x", "--beam", "many"], "--beam"),
+        (["train"], "recipes/dates.toml"),
+        (["train", "a.toml", "--data-rot", "x"], "--data-root"),
+        (["train", "a.toml", "b.toml"], "a.toml b.toml"),
+        (["train", "a.toml", "--resume", "runs/x"], "--resume"),
+        (["plot"], "glassformer plot"),
+    ],
+)
+def test_a_mistake_is_one_line_with_a_hint(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ") and shown.err.count("\n") == 1
+    assert hint in shown.err
+
+
+def test_the_process_exits_with_the_code(glassformer: Glassformer) -> None:
+    done = glassformer("translate", "--model", "no-such-model", "a dog")
+    assert (done.code, done.out) == (2, "")
+    assert "no-such-model" in done.err and done.err.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
+    command = f"'{sys.executable}' -m glassformer translate --model runs/tiny --beam 1 | head -n 1"
+    lines = b"a dog runs .\n" * 4000
+    done = subprocess.run(["bash", "-c", command], input=lines, capture_output=True, cwd=place, timeout=300)
+    assert done.stderr == b""
+    assert done.stdout.count(b"\n") == 1
