@@ -20,8 +20,8 @@ SPLIT_ABOVE = 0.2
 """The share of padding above which a batch is trained on in parts; batches made in length buckets stay below it."""
 
 PARTS = 2
-"""Measured on batches that were half padding, tokens a second: 4,560 in two parts, 4,010 whole, 4,100 in four (each pays
-for the embeddings' gradients anew)."""
+"""Measured on batches that were half padding, tokens a second: 4,560 in two parts, 4,010 whole, 4,100 in four (each
+pays for the embeddings' gradients anew)."""
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
