@@ -70,7 +70,8 @@ class DecodingState:
     def __init__(
         self, memories: list[KeysValues], memory_mask: Bool[Tensor, "R 1 1 S"], caches: list[KeyValueCache]
     ) -> None:
-        self.memories = memories
+        # laid out once as every step's products read them
+        self.memories = [(key.contiguous(), value.contiguous()) for key, value in memories]
         self.memory_mask = memory_mask
         self.caches = caches
         self.capacity = caches[0].keys.shape[2]
