@@ -158,8 +158,8 @@ def test_parts_hold_the_same_pairs_with_less_padding() -> None:
     ids = [random.integers(4, 90, size=random.integers(1, 40)).tolist() for _ in range(60)]
     whole = PairBatches(ids, ids[::-1], tokens=10**6, bucket=False).batch(range(60))
     parts = whole.parts()
-    assert len(parts) == 2
-    assert sum(part.padding * part.target.numel() for part in parts) < 0.8 * whole.padding * whole.target.numel()
+    assert len(parts) == 4
+    assert sum(part.padding * part.target.numel() for part in parts) < 0.6 * whole.padding * whole.target.numel()
     assert sum(part.n_source_tokens for part in parts) == whole.n_source_tokens
     assert sum(part.n_target_tokens for part in parts) == whole.n_target_tokens
     for part in parts:

@@ -19,9 +19,8 @@ from glassformer.text.tokenizer import BOS, EOS, PAD
 SPLIT_ABOVE = 0.2
 """The share of padding above which a batch is trained on in parts; batches made in length buckets stay below it."""
 
-PARTS = 2
-"""Measured on batches that were half padding, tokens a second: 4,560 in two parts, 4,010 whole, 4,100 in four (each
-pays for the embeddings' gradients anew)."""
+PARTS = 4
+"""Measured beside JoeyNMT on its own batches, half of them padding: 3.5 times its speed in four parts, 3.3 in two."""
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -56,7 +55,7 @@ class PairBatch:
         return self.source.shape[0]
 
     def parts(self) -> list[PairBatch]:
-        """The batch itself, or where much of it is padding, its rows by length in two batches with less of it.
+        """The batch itself, or where much of it is padding, its rows by length in a few batches with less of it.
 
         The summed loss and gradients of the parts are those of the whole; only the work on padding is saved.
         """
