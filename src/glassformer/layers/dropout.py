@@ -1,8 +1,8 @@
 """Dropout (Srivastava et al. 2014) whose random numbers are cheap on a CPU and belong to whoever trains.
 
 One 64-bit draw decides eight elements, by a byte each, so the probability is rounded to a multiple of 1/256; what is
-kept is scaled by the exact inverse of the rounded probability. Against `torch.nn.Dropout` on two cores this is about
-ten times faster, which matters: a small Transformer's training step otherwise spends a fifth of its time here.
+kept is scaled by the exact inverse of the rounded probability. Side by side on two cores, [3600, 128] takes 1.3 ms and
+`torch.nn.functional.dropout` 5.3: with the latter a small Transformer spends a fifth of its training step here.
 """
 
 from collections.abc import Iterator
