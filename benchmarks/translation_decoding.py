@@ -30,6 +30,7 @@ from peer import Peer, peer_python
 from rounds import machine_lines, rate, ratio, spread, take_turns
 
 from glassformer.generation.decoding import beam_search
+from glassformer.layers.int8 import int8
 from glassformer.models.config import Config
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.sizes import sizes
@@ -90,8 +91,8 @@ class OurDecoder:
 
 
 def our_networks(network: EncoderDecoder) -> dict[str, EncoderDecoder]:
-    """fp32, and bf16 where the processor multiplies it."""
-    networks = {"ours fp32": network}
+    """fp32 and int8, and bf16 where the processor multiplies it."""
+    networks = {"ours fp32": network, "ours int8": int8(network)}
     if cpu_has_bf16():
         networks["ours bf16"] = copy.deepcopy(network).bfloat16()
     return networks

@@ -50,8 +50,9 @@ def test_one_context_serves_several_rows() -> None:
     layer = Attention(d_model=8, n_heads=2, d_head=4)
     x, context = torch.randn(6, 2, 8), torch.randn(3, 5, 8)
     mask = padding_mask(torch.tensor([[1, 1, 1, 0, 0], [1] * 5, [1, 0, 0, 0, 0]]), pad_id=0)
-    shared = layer(x, layer.keys_values(context), mask)
-    repeated = layer(x, layer.keys_values(context.repeat_interleave(2, 0)), mask.repeat_interleave(2, 0))
+    query = layer.queries(x)
+    shared = layer(query, layer.keys_values(context), mask)
+    repeated = layer(query, layer.keys_values(context.repeat_interleave(2, 0)), mask.repeat_interleave(2, 0))
     torch.testing.assert_close(shared, repeated)
 
 

@@ -28,6 +28,7 @@ from glassformer.checkpoints.files import (
 )
 from glassformer.checkpoints.tensors import fill_network, network_tensors, read_tensors, write_tensors
 from glassformer.errors import InputError, did_you_mean
+from glassformer.layers.int8 import Int8Linear
 from glassformer.settings import from_mapping, to_mapping
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
@@ -80,10 +81,13 @@ def save(
     `dtype` stores the floating-point weights as that type (`torch.float16` halves the file). A checkpoint already in
     the folder stays whole until the new one is. `extra` is kept as it is, for people: plain JSON values.
 
-    Raises `InputError` for a family that checkpoints do not know, `OSError` where the disk does not take it.
+    Raises `InputError` for a family that checkpoints do not know and for an int8 copy of a network, `OSError` where
+    the disk does not take it.
     """
     folder = Path(folder)
     kind = family_of(network)
+    if any(isinstance(module, Int8Linear) for module in network.modules()):
+        raise InputError("an int8 model is for running only; load it in fp32 to save it.")
     config = to_mapping(network.config)
     tensors = network_tensors(network)
     if dtype is not None:

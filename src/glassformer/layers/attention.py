@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glassformer.layers.dropout import Dropout
+from glassformer.layers.linear import Linear
 from glassformer.layers.masks import causal_mask
 from glassformer.layers.sites import Taps
 
@@ -78,10 +79,11 @@ class Attention(nn.Module):
     def __init__(self, d_model: int, n_heads: int, d_head: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.n_heads, self.d_head = n_heads, d_head
-        self.to_query = nn.Linear(d_model, n_heads * d_head)
-        self.to_key = nn.Linear(d_model, n_heads * d_head)
-        self.to_value = nn.Linear(d_model, n_heads * d_head)
-        self.to_output = nn.Linear(n_heads * d_head, d_model)
+        self.to_query = Linear(d_model, n_heads * d_head)
+        self.to_key = Linear(d_model, n_heads * d_head)
+        self.to_value = Linear(d_model, n_heads * d_head)
+        self.to_output = Linear(n_heads * d_head, d_model)
+        self.to_all: nn.Module | None = None  # queries, keys and values in one product, in a copy made for running
         self.dropout = Dropout(dropout)
         self.taps = Taps("query", "key", "value", "scores", "pattern", "mixed", "head_output", "output")
 
@@ -90,19 +92,29 @@ class Attention(nn.Module):
         key, value = self._split(self.to_key(context)), self._split(self.to_value(context))
         return self.taps.key(key), self.taps.value(value)
 
+    def queries(self, x: Float[Tensor, "B Q D"]) -> Float[Tensor, "B H Q d"]:
+        """What each position of `x` looks for, in every head."""
+        return self.taps.query(self._split(self.to_query(x)))
+
+    def queries_keys_values(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B H T d"], KeysValues]:
+        """`queries` and `keys_values` of one sequence that looks into itself."""
+        if self.to_all is None:
+            return self.queries(x), self.keys_values(x)
+        query, key, value = (self._split(part) for part in self.to_all(x).chunk(3, -1))
+        return self.taps.query(query), (self.taps.key(key), self.taps.value(value))
+
     def forward(
         self,
-        x: Float[Tensor, "B Q D"],
+        query: Float[Tensor, "B H Q d"],
         keys_values: KeysValues,
         mask: Bool[Tensor, "..."] | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "B Q D"]:
-        """What each position of `x` finds in the context that gave `keys_values`.
+        """What each of the `queries` finds in the context that gave `keys_values`.
 
-        The context may have fewer rows than `x`: each then serves B / rows consecutive rows of `x`, with a mask that
+        The context may have fewer rows than the queries: each then serves B / rows consecutive ones, with a mask that
         does not depend on the query.
         """
-        query = self.taps.query(self._split(self.to_query(x)))
         key, value = keys_values
         rows, query = len(query), _gather(query, len(key))
         if self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p):

@@ -60,15 +60,15 @@ class Block(nn.Module):
         and returns all that self-attention may see."""
 
         def attend(h: Tensor) -> Tensor:
-            seen = self.self_attention.keys_values(h)
-            return self.self_attention(h, seen if remember is None else remember(seen), mask, causal)
+            query, seen = self.self_attention.queries_keys_values(h)
+            return self.self_attention(query, seen if remember is None else remember(seen), mask, causal)
 
         x = self._residual(self.norm_1, self.taps.residual_pre(x), attend)
         if self.cross_attention is None:
             return self._feed(self.norm_2, x)
         listen = self.cross_attention
         assert memory is not None, "a block with cross-attention needs a memory"
-        x = self._residual(self.norm_2, x, lambda h: listen(h, memory, memory_mask))
+        x = self._residual(self.norm_2, x, lambda h: listen(listen.queries(h), memory, memory_mask))
         return self._feed(self.norm_3, x)
 
     def _feed(self, norm: nn.Module, x: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def planned(network: Network, plan: Mapping[str, Callable[[Tensor], Tensor]]) ->
 
     Raises `InputError` for a site that the network does not have.
     """
-    duplicate = _share(network)
+    duplicate = share(network)
     known = sites(duplicate)
     for name, function in plan.items():
         if name not in known:
@@ -84,9 +84,10 @@ def _site_name(path: str) -> str:
     return f"{name}[{layer[1]}]" if layer else name
 
 
-def _share(module: Network) -> Network:
-    duplicate = copy.copy(module)  # shares parameters and buffers; only the containers of the tree are new
+def share(module: Network) -> Network:
+    """A copy of the module tree that shares every parameter and buffer; only the containers are new."""
+    duplicate = copy.copy(module)
     duplicate.__dict__ = {**module.__dict__, "_modules": {}}
     for name, child in module._modules.items():
-        duplicate._modules[name] = None if child is None else _share(child)
+        duplicate._modules[name] = None if child is None else share(child)
     return duplicate

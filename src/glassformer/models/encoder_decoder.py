@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glassformer.layers.cache import DecodingState, KeyValueCache
+from glassformer.layers.linear import Linear
 from glassformer.layers.masks import padding_mask
 from glassformer.layers.sites import Tap
 from glassformer.models.assembly import initialize, stack
@@ -36,7 +37,7 @@ class EncoderDecoder(nn.Module):
         source_token = token if source_size is None else nn.Embedding(source_size, config.d_model)
         self.encoder = stack(config, config.n_encoder_layers, source_token)
         self.decoder = stack(config, config.n_decoder_layers, token, cross=True)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_head:
             self.head.weight = token.weight
         self.logits = Tap()

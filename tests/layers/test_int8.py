@@ -1,0 +1,98 @@
+"""Dense layers and whole networks with 8-bit weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import glassformer as gf
+from glassformer.errors import InputError
+from glassformer.generation.decoding import greedy
+from glassformer.layers.int8 import Int8Linear, int8
+from glassformer.layers.linear import Linear
+from tests.contracts import pad, random_ids
+
+
+def network(seed: int = 0, norm_first: bool = True) -> gf.EncoderDecoder:
+    torch.manual_seed(seed)
+    config = gf.Config(vocab_size=50, d_model=32, n_heads=4, d_ff=64, norm_first=norm_first, dropout=0.0)
+    return gf.EncoderDecoder(config).eval()
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (5, 16), (2, 3, 16)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_product_is_that_of_the_dense_layer_but_for_rounding(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(16, 40, bias=bias), torch.randn(shape)
+    exact, rounded = linear(x), Int8Linear(linear)(x)
+    assert rounded.shape == exact.shape
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
+
+
+def test_whole_numbers_within_the_levels_are_exact() -> None:
+    """All-extreme inputs too: two of their products must fit into the 16 bits that AVX2 adds them in."""
+    linear = nn.Linear(64, 8, bias=False)
+    linear.weight.data = torch.randint(-127, 128, (8, 64)).float()
+    linear.weight.data[:, 0] = 127
+    x = torch.randint(-63, 64, (6, 64)).float()
+    x[:, 0], x[0], x[1] = 63, 63, -63
+    linear.weight.data[0] = 127
+    torch.testing.assert_close(Int8Linear(linear)(x), linear(x), rtol=1e-5, atol=1e-2)
+
+
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
+    torch.manual_seed(0)
+    layer, x = Int8Linear(nn.Linear(16, 24)), torch.randn(7, 16)
+    x[3] *= 1000
+    x[4] = 0
+    assert torch.equal(layer(x), torch.cat([layer(row[None]) for row in x]))
+
+
+def test_layers_with_one_input_become_one() -> None:
+    layers, x = [nn.Linear(8, 4) for _ in range(3)], torch.randn(5, 8)
+    torch.testing.assert_close(Int8Linear(*layers)(x), torch.cat([Int8Linear(one)(x) for one in layers], -1))
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_a_network_says_almost_the_same_and_stays_as_it_was(norm_first: bool) -> None:
+    whole = network(norm_first=norm_first)
+    source, target = random_ids(4, 9, 50), random_ids(4, 7, 50, seed=1)
+    before = whole(source, target).logits
+    small = int8(whole)
+    assert not any(isinstance(module, Linear) for module in small.modules())
+    assert torch.equal(whole(source, target).logits, before)
+    after = small(source, target).logits
+    assert (after - before).norm() < 0.1 * before.norm()
+    padded = small(pad(source, 3), pad(target, 2)).logits[:, :7]
+    assert (padded - after).norm() < 0.05 * after.norm()
+
+
+def test_it_decodes() -> None:
+    found = greedy(int8(network()), random_ids(3, 6, 50), max_length=5, min_length=5)
+    assert [len(one.ids) for one in found] == [5, 5, 5]
+
+
+def test_a_site_is_seen_in_a_copy_with_small_weights() -> None:
+    from glassformer.layers.sites import record
+
+    watched, values = record(int8(network()), ["decoder.self_attention.query[1]"])
+    watched(random_ids(2, 5, 50), random_ids(2, 4, 50))
+    assert values["decoder.self_attention.query[1]"].shape == (2, 4, 4, 8)
+
+
+def test_loading_and_saving(tmp_path: Path) -> None:
+    tokenizer = gf.Tokenizer.train(["a b c d e"] * 3, kind="word", vocab_size=20)
+    torch.manual_seed(0)
+    config = gf.Config(vocab_size=tokenizer.vocab_size, d_model=32, n_heads=4, d_ff=64, max_length=20)
+    gf.Model(gf.EncoderDecoder(config).eval(), tokenizer, gf.TextPipeline()).save(tmp_path / "model")
+    small = gf.load(tmp_path / "model", precision="int8")
+    assert small.translate(["a b c"], max_length=4)[0].ids
+    assert gf.load(tmp_path / "model", precision="bf16").network.head.weight.dtype == torch.bfloat16
+    with pytest.raises(InputError, match="for running only"):
+        small.save(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(InputError, match="'precision' must be one of fp32, bf16, int8.*Did you mean 'int8'"):
+        gf.load(tmp_path / "model", precision="int9")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="CPU only"):
+        int8(gf.EncoderDecoder(config).to("meta"))
