@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassformer.errors import InputError
-from glassformer.text.batches import PairBatches
+from glassformer.text.batches import PARTS, PairBatches
 from glassformer.text.tokenizer import BOS, EOS, PAD
 
 IDS = st.lists(st.integers(4, 99), max_size=12)
@@ -158,7 +158,7 @@ def test_parts_hold_the_same_pairs_with_less_padding() -> None:
     ids = [random.integers(4, 90, size=random.integers(1, 40)).tolist() for _ in range(60)]
     whole = PairBatches(ids, ids[::-1], tokens=10**6, bucket=False).batch(range(60))
     parts = whole.parts()
-    assert len(parts) == 4
+    assert len(parts) == PARTS
     assert sum(part.padding * part.target.numel() for part in parts) < 0.6 * whole.padding * whole.target.numel()
     assert sum(part.n_source_tokens for part in parts) == whole.n_source_tokens
     assert sum(part.n_target_tokens for part in parts) == whole.n_target_tokens

@@ -19,8 +19,9 @@ from glassformer.text.tokenizer import BOS, EOS, PAD
 SPLIT_ABOVE = 0.2
 """The share of padding above which a batch is trained on in parts; batches made in length buckets stay below it."""
 
-PARTS = 4
-"""Measured beside JoeyNMT on its own batches, half of them padding: 3.5 times its speed in four parts, 3.3 in two."""
+PARTS = 5
+"""So many parts, each with an equal share of the squared lengths, leave 15 % of padding in a batch that had half: equal
+numbers of rows would leave 20 %."""
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -62,8 +63,12 @@ class PairBatch:
         if self.padding <= SPLIT_ABOVE or len(self) < PARTS:
             return [self]
         source, target = ((ids != self.pad_id).sum(1) for ids in (self.source, self.target))
-        order = torch.argsort(target * self.source.shape[1] + source, stable=True)
-        return [self._part(rows, source[rows], target[rows]) for rows in order.chunk(PARTS)]
+        longer = torch.maximum(source, target)
+        order = torch.argsort(longer * 2 * int(longer.max()) + source + target, stable=True)
+        share = longer[order].square().cumsum(0)
+        ends = torch.searchsorted(share, share[-1] * torch.arange(1, PARTS) // PARTS)
+        cut = [rows for rows in order.tensor_split(ends) if len(rows)]
+        return [self._part(rows, source[rows], target[rows]) for rows in cut]
 
     def _part(self, rows: Tensor, source: Tensor, target: Tensor) -> PairBatch:
         return replace(
