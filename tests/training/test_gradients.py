@@ -86,7 +86,7 @@ def test_clipping_scales_to_the_limit_and_reports_the_norm_before() -> None:
     assert clip_gradients(net, exact) == pytest.approx(exact / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
 def test_an_optimizer_filled_from_tensors_goes_on_to_the_bit(kind: str) -> None:
     settings = tiny_recipe(optimizer=kind, weight_decay=0.01).training
     net, twin = network(), network()

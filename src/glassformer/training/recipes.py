@@ -68,7 +68,7 @@ class Training:
     steps: int = 8000
     batch_tokens: int = 4096
     accumulate: int = 1
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
     learning_rate: float = 1e-3
     warmup: int = 2000
     schedule: Schedule = "inverse-sqrt"
