@@ -72,6 +72,15 @@ def test_arguments_and_standard_input_agree(place: Path, glassformer: Glassforme
     assert given.out.splitlines() == TARGETS
 
 
+def test_small_weights_translate_alike_and_draw(place: Path, glassformer: Glassformer, tmp_path: Path) -> None:
+    picture, options = tmp_path / "int8.png", ["translate", "--model", "runs/tiny", "--precision"]
+    done = glassformer(*options, "int8", SOURCES[0], "--attention", picture, cwd=place)
+    assert (done.code, done.out) == (0, TARGETS[0] + "\n"), done.err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    refused = glassformer(*options, "int9", SOURCES[0], cwd=place)
+    assert refused.code == 2 and "int9" in refused.err
+
+
 def test_n_best_and_json(place: Path, glassformer: Glassformer) -> None:
     options = ["translate", "--model", "runs/tiny", "--beam", 3, "--n-best", 3]
     plain = glassformer(*options, *SOURCES[:2], cwd=place)

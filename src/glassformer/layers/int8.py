@@ -6,11 +6,15 @@ from torch import Tensor, nn
 
 from glassformer.errors import InputError
 from glassformer.layers.attention import Attention
+from glassformer.layers.block import Block
 from glassformer.layers.linear import Linear
 from glassformer.layers.sites import Network, share
 
 LEVELS = 63
 """Inputs are rounded to -63 … 63: a CPU without VNNI adds pairs of products in 16 bits, too few for 8-bit inputs."""
+
+ZERO = LEVELS + 1
+"""What stands for 0 among the unsigned inputs that oneDNN multiplies."""
 
 
 class Int8Linear(nn.Module):
@@ -30,7 +34,7 @@ class Int8Linear(nn.Module):
         weight = torch.cat([linear.weight.detach().float() for linear in linears])
         biases = [linear.bias.detach().float() for linear in linears if linear.bias is not None]
         scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        self.register_buffer("scale", scale)
+        self.register_buffer("scale", scale / LEVELS)  # the product is of x / its row's largest · LEVELS
         self.register_buffer("zero", torch.zeros(len(weight), dtype=torch.int32))
         self.register_buffer("bias", torch.cat(biases) if biases else None)
         whole = (weight / scale[:, None]).round().to(torch.int8)
@@ -38,12 +42,12 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B i"]) -> Float[Tensor, "*B o"]:
         rows = x.reshape(-1, x.shape[-1])
-        step = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-30).div_(LEVELS)
-        whole = (rows / step).add_(LEVELS + 1.5).to(torch.uint8)  # 64 stands for zero; the half rounds to the nearest
+        largest = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-30)
+        whole = (rows * (LEVELS / largest)).add_(ZERO + 0.5).to(torch.uint8)  # cut off, hence the half
         product = torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, LEVELS + 1, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
+            whole, 1.0, ZERO, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        y = product * step if self.bias is None else torch.addcmul(self.bias, product, step)
+        y = product * largest if self.bias is None else torch.addcmul(self.bias, product, largest)
         return y.unflatten(0, x.shape[:-1])
 
 
@@ -56,12 +60,18 @@ def int8(network: Network) -> Network:
         raise InputError(f"int8 runs on a CPU only, the network is on '{device}'; move it or use fp32.")
     duplicate = share(network)
     try:
+        for block in (module for module in duplicate.modules() if isinstance(module, Block)):
+            _merge(block.self_attention)
         for module in list(duplicate.modules()):
-            if isinstance(module, Attention):
-                module.to_all = Int8Linear(module.to_query, module.to_key, module.to_value)
             for name, child in module.named_children():
                 if isinstance(child, Linear):
                     setattr(module, name, Int8Linear(child))
     except (RuntimeError, AttributeError) as error:
         raise InputError(f"int8 does not run here: this torch has no such product ({error}); use fp32.") from None
     return duplicate
+
+
+def _merge(attention: Attention) -> None:
+    """Queries, keys and values of a sequence that looks into itself: one product instead of three."""
+    attention.to_all = Int8Linear(attention.to_query, attention.to_key, attention.to_value)
+    del attention.to_query, attention.to_key, attention.to_value
