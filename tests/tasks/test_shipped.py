@@ -7,6 +7,7 @@ import pytest
 
 import glassformer as gf
 from glassformer.text.corpora import read_pairs
+from glassformer.training.recipes import read_recipe
 
 WEIGHTS = Path(gf.__file__).parent / "weights"
 SHARED = Path(os.environ.get("GLASSFORMER_SHARED", Path(__file__).parents[3] / "shared"))
@@ -34,7 +35,13 @@ def test_is_as_good_as_its_card_says(name: str) -> None:
     """The card has a line "- BLEU 40.12 (signature)"; measuring it again gives it."""
     tokenized = name.endswith("-tok")
     kind = "tok/test_2016_flickr.lc.norm.tok" if tokenized else "raw/test_2016_flickr"
-    measured = gf.load(name).evaluate(read_pairs(MULTI30K / kind, "en", "de"), tokenized=tokenized)
+    search = read_recipe(WEIGHTS / name / "recipe.toml").evaluation
+    measured = gf.load(name).evaluate(
+        read_pairs(MULTI30K / kind, "en", "de"),
+        tokenized=tokenized,
+        beam=search.beam,
+        length_penalty=search.length_penalty,
+    )
     card = (WEIGHTS / name / "README.md").read_text()
     (line,) = [line for line in card.splitlines() if line.startswith("- BLEU")]
     assert measured["n"] == 1000
