@@ -95,6 +95,31 @@ def check_select(network: nn.Module, source: Tensor, target: Tensor) -> None:
         torch.testing.assert_close(logits, whole[origin, place], **TOLERANCE)
 
 
+def check_hypotheses(network: nn.Module, source: Tensor, target: Tensor) -> None:
+    """Rows of one source that say different things and change places keep their own pasts."""
+    network.eval()
+    vocab_size, n = network.config.vocab_size, len(source)
+    state = network.start(source, 12)
+    network.step(target[:, :1], None, state)
+    said, origin = target[:, :1], torch.arange(n)
+    beam = torch.arange(n)[:, None]
+    moves = [
+        beam.expand(n, 3).flatten(),
+        (beam * 3 + torch.tensor([2, 0, 2])).flatten(),
+        (beam * 3 + torch.tensor([1, 2, 0])).flatten(),
+        (beam[1:] * 3 + torch.tensor([0, 0, 1])).flatten(),
+        torch.tensor([2, 0, 0, 4]),
+        torch.tensor([3, 1]),
+    ]
+    for step, rows in enumerate(moves):
+        state.select(rows)
+        width = 2 if step == 2 else 1  # two ids at once, in the middle
+        new = random_ids(len(rows), width, vocab_size, seed=step)
+        said, origin = torch.cat([said[rows], new], 1), origin[rows]
+        logits = network.step(new, None, state)
+        torch.testing.assert_close(logits, network(source[origin], said).logits[:, -1], **TOLERANCE)
+
+
 def check_legible_equals_fused(network: nn.Module, source: Tensor, target: Tensor) -> None:
     """A plan on every site that hands the value on changes nothing, padding included."""
     network.eval()
@@ -147,6 +172,7 @@ ON_BATCH = (
     check_cached_equals_uncached,
     check_rows_of_their_own_length,
     check_select,
+    check_hypotheses,
     check_legible_equals_fused,
     check_every_site_fires,
     check_edit_acts,

@@ -13,6 +13,9 @@ from glassformer.layers.sites import Taps
 SHORT = 64
 """Up to so many keys, attention on a CPU is computed by plain products instead of the fused kernel."""
 
+FEW_QUERIES = 16
+"""The same up to so many queries, as in decoding."""
+
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, each [B, H, K, d]."""
 
@@ -49,7 +52,7 @@ def attention(
     `mask` broadcasts to [B, H, Q, K], True = may attend; `causal` lets query i see keys j ≤ i. A query that may look
     nowhere gives zeros.
     """
-    if query.device.type == "cpu" and (key.shape[-2] <= SHORT or query.shape[-2] == 1):
+    if query.device.type == "cpu" and (key.shape[-2] <= SHORT or query.shape[-2] <= FEW_QUERIES):
         return _short_attention(query, key, value, mask, causal)
     if causal and mask is not None:
         mask, causal = mask & causal_mask(query.shape[-2], key.shape[-2], query.device), False
@@ -112,8 +115,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "B Q D"]:
         """What each of the `queries` finds in the context that gave `keys_values`.
 
-        The context may have fewer rows than the queries: each then serves B / rows consecutive ones, with a mask that
-        does not depend on the query.
+        The context may have fewer rows than the queries: each then serves B / rows consecutive ones, side by side, and
+        a mask that depends on the query is [rows, 1, B / rows · Q, K].
         """
         key, value = keys_values
         rows, query = len(query), _gather(query, len(key))

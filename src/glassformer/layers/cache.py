@@ -12,15 +12,21 @@ from glassformer.layers.masks import causal_mask, seen_mask
 
 
 class KeyValueCache:
-    """One layer's keys and values for up to `capacity` positions a row; every row has its own length.
+    """One layer's keys and values for up to `capacity` positions, in R groups of W rows (the hypotheses of a beam).
 
-    Positions at or beyond a row's length hold leftovers; the mask of the caller hides them.
+    A group is one context, [H, capacity × W, d]: each row writes into its own slot of a position, and its mask says
+    whose slots it may read. Rows of a group that change places move nothing. Positions at or beyond a row's length
+    hold leftovers; the mask of the caller hides them.
     """
 
     def __init__(self, rows: int, n_heads: int, capacity: int, d_head: int, like: Tensor) -> None:
-        self.keys = like.new_zeros(rows, n_heads, capacity, d_head)
-        self.values = like.new_zeros(rows, n_heads, capacity, d_head)
-        self._spare: tuple[Tensor, Tensor] | None = None
+        self.keys = like.new_zeros(rows, n_heads, capacity, 1, d_head)
+        self.values = like.new_zeros(rows, n_heads, capacity, 1, d_head)
+
+    @property
+    def capacity(self) -> int:
+        """The most positions of a row."""
+        return self.keys.shape[2]
 
     def append(
         self,
@@ -29,26 +35,37 @@ class KeyValueCache:
         end: int,
     ) -> KeysValues:
         """Write at `positions` (None: the last T before `end`, in every row); return what is held before `end`."""
+        width = self.keys.shape[3]
         for held, new in zip((self.keys, self.values), keys_values, strict=True):
             if positions is None:
-                held[:, :, end - new.shape[2] : end] = new
+                slots = new.unflatten(0, (-1, width)).permute(0, 2, 3, 1, 4)
+                held[:, :, end - new.shape[2] : end] = slots
             else:
                 index = positions[:, None, :, None].expand_as(new)
-                held.scatter_(2, index, new)
-        return self.keys[:, :, :end], self.values[:, :, :end]
+                held[:, :, :, 0].scatter_(2, index, new)
+        return self.keys[:, :, :end].flatten(2, 3), self.values[:, :, :end].flatten(2, 3)
 
-    def select(self, rows: Int[Tensor, "R"], end: int) -> None:
-        """Row i becomes old row rows[i]; only positions before `end` are moved, once: two buffers take turns."""
-        moved = tuple(self._buffer(i, len(rows)) for i in range(2))
-        for held, buffer in zip((self.keys, self.values), moved, strict=True):
-            torch.index_select(held[:, :, :end], 0, rows, out=buffer[:, :, :end])
-        self._spare = (self.keys, self.values)
-        self.keys, self.values = moved
+    def select(self, groups: Int[Tensor, "R"], width: int, end: int) -> None:
+        """Group i becomes old group groups[i], with `width` slots a position; what one row held is in the first."""
+        self.keys, self.values = (self._selected(held, groups, width, end) for held in (self.keys, self.values))
 
-    def _buffer(self, which: int, rows: int) -> Tensor:
-        if self._spare is not None and len(self._spare[which]) == rows:
-            return self._spare[which]
-        return self.keys.new_empty(rows, *self.keys.shape[1:])
+    def _selected(self, held: Tensor, groups: Tensor, width: int, end: int) -> Tensor:
+        if width == held.shape[3]:
+            return held.index_select(0, groups)
+        grown = held.new_empty(len(groups), *held.shape[1:3], width, held.shape[4])
+        grown[:, :, :end, 0] = held[groups, :, :end, 0]
+        return grown
+
+    def separate(self, groups: Int[Tensor, "B"], slots: Int[Tensor, "B end"]) -> None:
+        """Every row becomes a group of its own: row i holds what it read in slot slots[i, t] of group groups[i]."""
+        self.keys, self.values = (self._separated(held, groups, slots) for held in (self.keys, self.values))
+
+    def _separated(self, held: Tensor, groups: Tensor, slots: Tensor) -> Tensor:
+        end = slots.shape[1]
+        alone = held.new_zeros(len(groups), *held.shape[1:3], 1, held.shape[4])
+        places = torch.arange(end, device=slots.device)
+        alone[:, :, :end, 0] = held[groups[:, None], :, places, slots].transpose(1, 2)
+        return alone
 
 
 @dataclass(frozen=True)
@@ -63,8 +80,9 @@ class Place:
 class DecodingState:
     """All that decoding remembers: what the sources offer, keys and values per layer, and every row's length.
 
-    Rows that continue the same source (the hypotheses of a beam) share its keys and values for cross-attention as long
-    as every source has the same number of rows, side by side; otherwise each row gets its own copy.
+    Rows that continue the same source (the hypotheses of a beam) share its keys and values for cross-attention, and one
+    cache for self-attention, as long as every source has the same number of rows, side by side; otherwise each row gets
+    its own copy.
     """
 
     def __init__(
@@ -74,11 +92,13 @@ class DecodingState:
         self.memories = [(key.contiguous(), value.contiguous()) for key, value in memories]
         self.memory_mask = memory_mask
         self.caches = caches
-        self.capacity = caches[0].keys.shape[2]
+        self.capacity = caches[0].capacity
         self.sources = torch.arange(len(memory_mask), device=memory_mask.device)
         self.lengths = torch.zeros_like(self.sources)
         self.end = 0  # the longest row
         self.level = True  # all rows are equally long: keys are written as a slice, one new id needs no mask
+        self.width = 1  # rows in a group of the caches
+        self.slots = self.lengths.new_zeros(len(memory_mask), self.capacity)  # where each row reads each position
 
     def advance(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None) -> Place:
         """Make room for `lengths[b]` new ids in row b (None: all T). Raises `InputError` beyond the capacity."""
@@ -87,22 +107,47 @@ class DecodingState:
         if self.end + width > self.capacity:
             raise InputError(f"decoding needs {self.end + width} positions, the state was opened for {self.capacity}.")
         self.level = self.level and lengths is None
+        if self.width > 1 and (width > 1 or not self.level):
+            self._separate(torch.arange(len(ids), device=ids.device))
         if self.level:
             self.end += width
             self.lengths = self.lengths + width
-            mask = None if width == 1 else causal_mask(width, self.end, ids.device)
-            return Place(positions, mask, None)
+            return Place(positions, self._level_mask(width), None)
         self.lengths = self.lengths + (width if lengths is None else lengths)
         self.end = int(self.lengths.max())
         # a row's padding lands beyond its end, where the next ids overwrite it
         return Place(positions, seen_mask(positions, self.end), positions)
 
+    def _level_mask(self, new: int) -> Bool[Tensor, "..."] | None:
+        """What the `new` last of `end` positions may see: all before them, in a group each row its own slots."""
+        if self.width == 1:
+            return None if new == 1 else causal_mask(new, self.end, self.lengths.device)
+        own = torch.arange(self.width, device=self.lengths.device)
+        slots = self.slots.unflatten(0, (-1, self.width))
+        slots[:, :, self.end - 1] = own
+        return (slots[:, :, : self.end, None] == own).flatten(2)[:, None]
+
     def select(self, rows: Int[Tensor, "B"]) -> None:
         """Row i continues old row rows[i]; rows may repeat, as hypotheses of a beam do, or be left out."""
-        for cache in self.caches:
-            cache.select(rows, self.end)
+        groups, counts = torch.unique_consecutive(rows // self.width, return_counts=True)
+        width = int(counts[0])
+        together = self.level and bool((counts == width).all()) and self.width in (1, width)
+        if together:
+            here = torch.arange(len(self.lengths) // self.width, device=rows.device)
+            if width != self.width or not torch.equal(groups, here):
+                for cache in self.caches:
+                    cache.select(groups, width, self.end)
+            self.slots, self.width = self.slots[rows], width
+        else:
+            self._separate(rows)
         self.lengths = self.lengths[rows]
         self._select_sources(self.sources[rows])
+
+    def _separate(self, rows: Int[Tensor, "B"]) -> None:
+        """Row i becomes a copy of old row rows[i], in a group of its own."""
+        for cache in self.caches:
+            cache.separate(rows // self.width, self.slots[rows, : self.end])
+        self.slots, self.width = self.slots.new_zeros(len(rows), self.capacity), 1
 
     def _select_sources(self, wanted: Int[Tensor, "B"]) -> None:
         kept, counts = torch.unique_consecutive(wanted, return_counts=True)
