@@ -3,6 +3,9 @@
 Each function checks one promise and raises AssertionError where it is broken; networks are built with random weights.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -95,6 +98,17 @@ def check_select(network: nn.Module, source: Tensor, target: Tensor) -> None:
         torch.testing.assert_close(logits, whole[origin, place], **TOLERANCE)
 
 
+@contextmanager
+def empty_is_nan() -> Iterator[None]:
+    """Memory that nobody has written yet holds NaN, so that reading it is seen."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@empty_is_nan()
 def check_hypotheses(network: nn.Module, source: Tensor, target: Tensor) -> None:
     """Rows of one source that say different things and change places keep their own pasts."""
     network.eval()

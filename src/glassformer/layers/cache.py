@@ -54,6 +54,7 @@ class KeyValueCache:
             return held.index_select(0, groups)
         grown = held.new_empty(len(groups), *held.shape[1:3], width, held.shape[4])
         grown[:, :, :end, 0] = held[groups, :, :end, 0]
+        grown[:, :, :end, 1:] = 0  # nobody reads it, but a mask times NaN would be NaN
         return grown
 
     def separate(self, groups: Int[Tensor, "B"], slots: Int[Tensor, "B end"]) -> None:
