@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassformer.layers.attention import Attention, attention, attention_pattern, attention_scores
-from glassformer.layers.masks import causal_mask, padding_mask, seen_mask
+from glassformer.layers.masks import causal_mask, padding_mask, seen_mask, slots_mask
 
 
 def by_hand(query: list[float], keys: list[list[float]], values: list[list[float]]) -> list[float]:
@@ -59,4 +59,6 @@ def test_one_context_serves_several_rows() -> None:
 def test_masks() -> None:
     assert padding_mask(torch.tensor([[5, 0]]), 0).tolist() == [[[[True, False]]]]
     assert causal_mask(2, 3).tolist() == [[True, True, False], [True, True, True]]
+    slots = slots_mask(torch.tensor([[[0, 1], [0, 0]]]))  # both read slot 0 first; then each one another
+    assert slots.tolist() == [[[[True, False, False, True], [True, False, True, False]]]]
     assert seen_mask(torch.tensor([[0, 2]]), 3).tolist() == [[[[True, False, False], [True, True, True]]]]

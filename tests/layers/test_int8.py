@@ -96,3 +96,12 @@ def test_loading_and_saving(tmp_path: Path) -> None:
         gf.load(tmp_path / "model", precision="int9")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="CPU only"):
         int8(gf.EncoderDecoder(config).to("meta"))
+
+
+def test_a_torch_without_the_product_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", missing)
+    with pytest.raises(InputError, match="no kernel.*use fp32"):
+        int8(network())

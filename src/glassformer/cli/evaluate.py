@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from glassformer.cli.options import PrecisionOption
 from glassformer.cli.output import put, put_json, say
 from glassformer.errors import InputError
 
@@ -35,10 +36,7 @@ def evaluate(
     tokenized: Annotated[
         bool | None, Parameter(help="Whether the data are tokens already, scored as they are. Else as the recipe says.")
     ] = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "int8"],
-        Parameter(help="What the network computes in: int8 is fastest on most CPUs, and writes a little differently."),
-    ] = "fp32",
+    precision: PrecisionOption = "fp32",
     json: Annotated[bool, Parameter(help="One JSON object on standard output.", negative="")] = False,
 ) -> None:
     """Score a model on the test data of its recipe, or on other files.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter
 
+from glassformer.cli.options import PrecisionOption
 from glassformer.cli.output import put, put_json
 from glassformer.errors import InputError
 
@@ -45,10 +46,7 @@ def translate(
         Literal["error", "split"],
         Parameter(help="With a line longer than the model's positions: refuse it, or translate it in parts."),
     ] = "error",
-    precision: Annotated[
-        Literal["fp32", "bf16", "int8"],
-        Parameter(help="What the network computes in: int8 is fastest on most CPUs, and writes a little differently."),
-    ] = "fp32",
+    precision: PrecisionOption = "fp32",
     json: Annotated[
         bool, Parameter(help="A JSON object a line: source, text, score, finish_reason, alternatives.", negative="")
     ] = False,

@@ -13,8 +13,8 @@ from glassformer.layers.sites import Taps
 SHORT = 64
 """Up to so many keys, attention on a CPU is computed by plain products instead of the fused kernel."""
 
-FEW_QUERIES = 16
-"""The same up to so many queries, as in decoding."""
+FEW_QUERIES = 5
+"""The same up to so many queries, as in decoding: forward, 4 of them and 100 keys take 14 % less, 16 take 10 % more."""
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, each [B, H, K, d]."""

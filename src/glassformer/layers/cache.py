@@ -8,7 +8,7 @@ from torch import Tensor
 
 from glassformer.errors import InputError
 from glassformer.layers.attention import KeysValues
-from glassformer.layers.masks import causal_mask, seen_mask
+from glassformer.layers.masks import causal_mask, seen_mask, slots_mask
 
 
 class KeyValueCache:
@@ -28,6 +28,11 @@ class KeyValueCache:
         """The most positions of a row."""
         return self.keys.shape[2]
 
+    @property
+    def width(self) -> int:
+        """Rows in a group."""
+        return self.keys.shape[3]
+
     def append(
         self,
         keys_values: tuple[Float[Tensor, "B H T d"], Float[Tensor, "B H T d"]],
@@ -35,10 +40,9 @@ class KeyValueCache:
         end: int,
     ) -> KeysValues:
         """Write at `positions` (None: the last T before `end`, in every row); return what is held before `end`."""
-        width = self.keys.shape[3]
         for held, new in zip((self.keys, self.values), keys_values, strict=True):
             if positions is None:
-                slots = new.unflatten(0, (-1, width)).permute(0, 2, 3, 1, 4)
+                slots = new.unflatten(0, (-1, self.width)).permute(0, 2, 3, 1, 4)
                 held[:, :, end - new.shape[2] : end] = slots
             else:
                 index = positions[:, None, :, None].expand_as(new)
@@ -93,13 +97,21 @@ class DecodingState:
         self.memories = [(key.contiguous(), value.contiguous()) for key, value in memories]
         self.memory_mask = memory_mask
         self.caches = caches
-        self.capacity = caches[0].capacity
         self.sources = torch.arange(len(memory_mask), device=memory_mask.device)
         self.lengths = torch.zeros_like(self.sources)
         self.end = 0  # the longest row
         self.level = True  # all rows are equally long: keys are written as a slice, one new id needs no mask
-        self.width = 1  # rows in a group of the caches
         self.slots = self.lengths.new_zeros(len(memory_mask), self.capacity)  # where each row reads each position
+
+    @property
+    def capacity(self) -> int:
+        """The most positions of a row."""
+        return self.caches[0].capacity
+
+    @property
+    def width(self) -> int:
+        """Rows in a group of the caches."""
+        return self.caches[0].width
 
     def advance(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None) -> Place:
         """Make room for `lengths[b]` new ids in row b (None: all T). Raises `InputError` beyond the capacity."""
@@ -113,32 +125,30 @@ class DecodingState:
         if self.level:
             self.end += width
             self.lengths = self.lengths + width
-            return Place(positions, self._level_mask(width), None)
+            return Place(positions, self._write_level(width), None)
         self.lengths = self.lengths + (width if lengths is None else lengths)
         self.end = int(self.lengths.max())
         # a row's padding lands beyond its end, where the next ids overwrite it
         return Place(positions, seen_mask(positions, self.end), positions)
 
-    def _level_mask(self, new: int) -> Bool[Tensor, "..."] | None:
-        """What the `new` last of `end` positions may see: all before them, in a group each row its own slots."""
+    def _write_level(self, new: int) -> Bool[Tensor, "..."] | None:
+        """Note that each row's newest id is in its own slot; the mask of the `new` last of `end` positions."""
         if self.width == 1:
             return None if new == 1 else causal_mask(new, self.end, self.lengths.device)
-        own = torch.arange(self.width, device=self.lengths.device)
         slots = self.slots.unflatten(0, (-1, self.width))
-        slots[:, :, self.end - 1] = own
-        return (slots[:, :, : self.end, None] == own).flatten(2)[:, None]
+        slots[:, :, self.end - 1] = torch.arange(self.width, device=slots.device)
+        return slots_mask(slots[:, :, : self.end])
 
     def select(self, rows: Int[Tensor, "B"]) -> None:
         """Row i continues old row rows[i]; rows may repeat, as hypotheses of a beam do, or be left out."""
         groups, counts = torch.unique_consecutive(rows // self.width, return_counts=True)
         width = int(counts[0])
-        together = self.level and bool((counts == width).all()) and self.width in (1, width)
-        if together:
+        if self.level and bool((counts == width).all()) and self.width in (1, width):
             here = torch.arange(len(self.lengths) // self.width, device=rows.device)
             if width != self.width or not torch.equal(groups, here):
                 for cache in self.caches:
                     cache.select(groups, width, self.end)
-            self.slots, self.width = self.slots[rows], width
+            self.slots = self.slots[rows]
         else:
             self._separate(rows)
         self.lengths = self.lengths[rows]
@@ -146,9 +156,10 @@ class DecodingState:
 
     def _separate(self, rows: Int[Tensor, "B"]) -> None:
         """Row i becomes a copy of old row rows[i], in a group of its own."""
+        groups, slots = rows // self.width, self.slots[rows, : self.end]
         for cache in self.caches:
-            cache.separate(rows // self.width, self.slots[rows, : self.end])
-        self.slots, self.width = self.slots.new_zeros(len(rows), self.capacity), 1
+            cache.separate(groups, slots)
+        self.slots = self.slots.new_zeros(len(rows), self.capacity)
 
     def _select_sources(self, wanted: Int[Tensor, "B"]) -> None:
         kept, counts = torch.unique_consecutive(wanted, return_counts=True)

@@ -23,6 +23,8 @@ class Int8Linear(nn.Module):
     Every row of x has its own scale, so what a row gives does not depend on the others. The product is oneDNN's, exact
     in 32-bit integers; on random input the rounding is an error of about 1.6 % of the output's norm. It cannot be
     trained. Several layers with one input become one, their outputs side by side.
+
+    Raises `InputError` where torch has no such product.
     """
 
     scale: Tensor
@@ -41,7 +43,10 @@ class Int8Linear(nn.Module):
         whole = (weight / scale[:, None]).round().to(torch.int8)
         # quicker than telling oneDNN the zero point of its input
         self.register_buffer("offset", -ZERO * whole.sum(1) * self.scale)
-        self.packed = torch.ops.onednn.qlinear_prepack(whole, None)
+        try:
+            self.packed = torch.ops.onednn.qlinear_prepack(whole, None)
+        except (RuntimeError, AttributeError) as error:
+            raise InputError(f"int8 does not run here: torch has no such product ({error}); use fp32.") from None
 
     def forward(self, x: Float[Tensor, "*B i"]) -> Float[Tensor, "*B o"]:
         rows = x.reshape(-1, x.shape[-1])
@@ -62,15 +67,12 @@ def int8(network: Network) -> Network:
     if (device := next(network.parameters()).device).type != "cpu":
         raise InputError(f"int8 runs on a CPU only, the network is on '{device}'; move it or use fp32.")
     duplicate = share(network)
-    try:
-        for block in (module for module in duplicate.modules() if isinstance(module, Block)):
-            _merge(block.self_attention)
-        for module in list(duplicate.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, Linear):
-                    setattr(module, name, Int8Linear(child))
-    except (RuntimeError, AttributeError) as error:
-        raise InputError(f"int8 does not run here: this torch has no such product ({error}); use fp32.") from None
+    for block in (module for module in duplicate.modules() if isinstance(module, Block)):
+        _merge(block.self_attention)
+    for module in list(duplicate.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Linear):
+                setattr(module, name, Int8Linear(child))
     return duplicate
 
 

@@ -15,6 +15,12 @@ def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> 
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
+def slots_mask(slots: Int[Tensor, "R W K"]) -> Bool[Tensor, "R 1 W K*W"]:
+    """Where W rows share a context that holds W slots a position: row w may see slot `slots[r, w, k]` of position k."""
+    own = torch.arange(slots.shape[1], device=slots.device)
+    return (slots[..., None] == own).flatten(2)[:, None]
+
+
 def seen_mask(positions: Int[Tensor, "B Q"], keys: int) -> Bool[Tensor, "B 1 Q K"]:
     """Query at position p of its row may attend to cached keys 0 … p; what lies beyond is not written yet."""
     return (torch.arange(keys, device=positions.device) <= positions[..., None])[:, None]

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import nn
@@ -17,13 +17,12 @@ from glassformer.errors import InputError, did_you_mean
 from glassformer.generation.decoding import Decodable, beam_search
 from glassformer.generation.search import Hypothesis
 from glassformer.layers.int8 import int8
+from glassformer.tasks.precision import PRECISIONS, Precision
 from glassformer.tasks.splitting import parts
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
 
 BATCH_TOKENS = 2048
-Precision = Literal["fp32", "bf16", "int8"]
-PRECISIONS = get_args(Precision)
 
 
 @dataclass(frozen=True)
