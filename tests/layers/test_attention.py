@@ -49,7 +49,7 @@ def test_one_context_serves_several_rows() -> None:
     torch.manual_seed(0)
     layer = Attention(d_model=8, n_heads=2, d_head=4)
     x, context = torch.randn(6, 2, 8), torch.randn(3, 5, 8)
-    mask = padding_mask(torch.tensor([[1, 1, 1, 0, 0], [1] * 5, [1, 0, 0, 0, 0]]), pad_id=0)
+    mask = padding_mask(torch.tensor([[1, 1, 1, 0, 0], [1] * 5, [1, 0, 0, 0, 0]]) != 0)
     query = layer.queries(x)
     shared = layer(query, layer.keys_values(context), mask)
     repeated = layer(query, layer.keys_values(context.repeat_interleave(2, 0)), mask.repeat_interleave(2, 0))
@@ -57,7 +57,7 @@ def test_one_context_serves_several_rows() -> None:
 
 
 def test_masks() -> None:
-    assert padding_mask(torch.tensor([[5, 0]]), 0).tolist() == [[[[True, False]]]]
+    assert padding_mask(torch.tensor([[5, 0]]) != 0).tolist() == [[[[True, False]]]]
     assert causal_mask(2, 3).tolist() == [[True, True, False], [True, True, True]]
     slots = slots_mask(torch.tensor([[[0, 1], [0, 0]]]))  # both read slot 0 first; then each one another
     assert slots.tolist() == [[[[True, False, False, True], [True, False, True, False]]]]

@@ -9,6 +9,8 @@ from torch import nn
 
 from glassformer.errors import InputError, did_you_mean
 from glassformer.models.config import Config
+from glassformer.models.decoder import Decoder
+from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_decoder import EncoderDecoder
 
 
@@ -20,7 +22,11 @@ class Family:
     config: type[Any]
 
 
-families: dict[str, Family] = {"encoder-decoder": Family(EncoderDecoder, Config)}
+families: dict[str, Family] = {
+    "encoder-decoder": Family(EncoderDecoder, Config),
+    "encoder": Family(Encoder, Config),
+    "decoder": Family(Decoder, Config),
+}
 
 
 def family_of(network: nn.Module) -> str:

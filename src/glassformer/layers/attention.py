@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear
 from glassformer.layers.masks import causal_mask
+from glassformer.layers.positions import Rotation, rotate
 from glassformer.layers.sites import Taps
 
 SHORT = 64
@@ -17,17 +18,24 @@ FEW_QUERIES = 5
 """The same up to so many queries, as in decoding: forward, 4 of them and 100 keys take 14 % less, 16 take 10 % more."""
 
 KeysValues = tuple[Tensor, Tensor]
-"""Keys and values, each [B, H, K, d]."""
+"""Keys and values, each [B, G, K, d], of G ≤ H heads."""
 
 
 def attention_scores(
     query: Float[Tensor, "B H Q d"],
-    key: Float[Tensor, "B H K d"],
+    key: Float[Tensor, "B G K d"],
     mask: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
+    scale: float | None = None,
+    bias: Float[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "B H Q K"]:
-    """QKᵀ / √d, minus infinity where attention is not allowed."""
-    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    """QKᵀ · scale (1 / √d unless given) + bias, minus infinity where attention is not allowed.
+
+    Fewer heads of keys than of queries (G < H) serve H / G consecutive ones each.
+    """
+    scores = _product(query * _scale(query, scale), key.transpose(-2, -1))
+    if bias is not None:
+        scores = scores + bias
     if causal:
         allowed = causal_mask(query.shape[-2], key.shape[-2], query.device)
         mask = allowed if mask is None else mask & allowed
@@ -42,50 +50,91 @@ def attention_pattern(scores: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q 
 
 def attention(
     query: Float[Tensor, "B H Q d"],
-    key: Float[Tensor, "B H K d"],
-    value: Float[Tensor, "B H K d"],
+    key: Float[Tensor, "B G K d"],
+    value: Float[Tensor, "B G K d"],
     mask: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
+    scale: float | None = None,
+    bias: Float[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "B H Q d"]:
-    """softmax(QKᵀ / √d) V (equation 1), fused: the pattern is never stored (short sequences on a CPU excepted).
+    """softmax(QKᵀ · scale + bias) V (equation 1, where scale is 1 / √d), fused: the pattern is never stored (short
+    sequences on a CPU, and a bias, excepted).
 
-    `mask` broadcasts to [B, H, Q, K], True = may attend; `causal` lets query i see keys j ≤ i. A query that may look
-    nowhere gives zeros.
+    `mask` broadcasts to [B, H, Q, K], True = may attend; `causal` lets query i see keys j ≤ i, the queries being the
+    last of the keys. A query that may look nowhere gives zeros. See `attention_scores` for G < H.
     """
-    if query.device.type == "cpu" and (key.shape[-2] <= SHORT or query.shape[-2] <= FEW_QUERIES):
-        return _short_attention(query, key, value, mask, causal)
-    if causal and mask is not None:
-        mask, causal = mask & causal_mask(query.shape[-2], key.shape[-2], query.device), False
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+    queries, keys = query.shape[-2], key.shape[-2]
+    if bias is not None or (query.device.type == "cpu" and (keys <= SHORT or queries <= FEW_QUERIES)):
+        return _short_attention(query, key, value, mask, causal, scale, bias)
+    if causal and (mask is not None or queries != keys):
+        allowed = causal_mask(queries, keys, query.device)
+        mask, causal = allowed if mask is None else mask & allowed, False
+    if key.shape[1] != query.shape[1]:  # the fused kernel for CPUs wants as many heads of keys
+        key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], 1) for x in (key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
 
 
-def _short_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def _short_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float | None,
+    bias: Tensor | None,
+) -> Tensor:
     """The same as plain products. PyTorch's fused kernel for CPUs gains nothing from a second core when sequences are
     short: forward and backward over 280 × 4 heads of 13 × 32 take it 11 ms, and this 4."""
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    scores = _product(query * _scale(query, scale), key.transpose(-2, -1))
+    if bias is not None:
+        scores = scores + bias
     allowed = mask
     if causal:
         allowed = causal_mask(query.shape[-2], key.shape[-2], query.device)
         allowed = allowed if mask is None else mask & allowed
     if allowed is not None:
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-    mixed = scores.softmax(-1) @ value
+    mixed = _product(scores.softmax(-1), value)
     return mixed if mask is None or allowed is None else mixed * allowed.any(-1, keepdim=True)
+
+
+def _scale(query: Tensor, scale: float | None) -> float:
+    return query.shape[-1] ** -0.5 if scale is None else scale
+
+
+def _product(left: Float[Tensor, "B H Q i"], right: Float[Tensor, "B G i j"]) -> Float[Tensor, "B H Q j"]:
+    """left @ right, where a matrix on the right serves H / G heads: they become rows of one product."""
+    heads, kinds = left.shape[1], right.shape[1]
+    if heads == kinds:
+        return left @ right
+    together = left.unflatten(1, (kinds, heads // kinds)).flatten(2, 3) @ right
+    return together.unflatten(2, (heads // kinds, -1)).flatten(1, 2)
 
 
 class Attention(nn.Module):
     """Multi-head attention (section 3.2.2): project to H heads of width d, attend in each, join, project back.
 
-    Fused unless a plan names the scores or the pattern, or dropout acts on the pattern.
+    `n_kv_heads` < H heads of keys and values are shared (Ainslie et al. 2023). Scores are divided by √d unless
+    `scale_scores` is off. Fused unless a plan names the scores or the pattern, or dropout acts on the pattern.
     """
 
-    def __init__(self, d_model: int, n_heads: int, d_head: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        d_head: int,
+        dropout: float = 0.0,
+        n_kv_heads: int | None = None,
+        bias: bool = True,
+        scale_scores: bool = True,
+    ) -> None:
         super().__init__()
-        self.n_heads, self.d_head = n_heads, d_head
-        self.to_query = Linear(d_model, n_heads * d_head)
-        self.to_key = Linear(d_model, n_heads * d_head)
-        self.to_value = Linear(d_model, n_heads * d_head)
-        self.to_output = Linear(n_heads * d_head, d_model)
+        self.n_heads, self.d_head, self.n_kv_heads = n_heads, d_head, n_kv_heads or n_heads
+        self.scale = None if scale_scores else 1.0
+        self.to_query = Linear(d_model, n_heads * d_head, bias)
+        self.to_key = Linear(d_model, self.n_kv_heads * d_head, bias)
+        self.to_value = Linear(d_model, self.n_kv_heads * d_head, bias)
+        self.to_output = Linear(n_heads * d_head, d_model, bias)
         self.to_all: nn.Module | None = None  # queries, keys and values in one product, in a copy made for running
         self.dropout = Dropout(dropout)
         self.taps = Taps("query", "key", "value", "scores", "pattern", "mixed", "head_output", "output")
@@ -99,11 +148,17 @@ class Attention(nn.Module):
         """What each position of `x` looks for, in every head."""
         return self.taps.query(self._split(self.to_query(x)))
 
-    def queries_keys_values(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B H T d"], KeysValues]:
-        """`queries` and `keys_values` of one sequence that looks into itself."""
+    def queries_keys_values(
+        self, x: Float[Tensor, "B T D"], rotation: Rotation | None = None
+    ) -> tuple[Float[Tensor, "B H T d"], KeysValues]:
+        """`queries` and `keys_values` of one sequence that looks into itself, queries and keys turned by `rotation`."""
         if self.to_all is None:
-            return self.queries(x), self.keys_values(x)
-        query, key, value = (self._split(part) for part in self.to_all(x).chunk(3, -1))
+            query, key, value = (self._split(project(x)) for project in (self.to_query, self.to_key, self.to_value))
+        else:
+            sizes = [heads * self.d_head for heads in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
+            query, key, value = (self._split(part) for part in self.to_all(x).split(sizes, -1))
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
         return self.taps.query(query), (self.taps.key(key), self.taps.value(value))
 
     def forward(
@@ -112,8 +167,9 @@ class Attention(nn.Module):
         keys_values: KeysValues,
         mask: Bool[Tensor, "..."] | None = None,
         causal: bool = False,
+        bias: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """What each of the `queries` finds in the context that gave `keys_values`.
+        """What each of the `queries` finds in the context that gave `keys_values`; `bias` is added to the scores.
 
         The context may have fewer rows than the queries: each then serves B / rows consecutive ones, side by side, and
         a mask that depends on the query is [rows, 1, B / rows · Q, K].
@@ -121,21 +177,21 @@ class Attention(nn.Module):
         key, value = keys_values
         rows, query = len(query), _gather(query, len(key))
         if self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p):
-            scores = self.taps.scores(attention_scores(query, key, mask, causal))
-            mixed = self.dropout(self.taps.pattern(attention_pattern(scores))) @ value
+            scores = self.taps.scores(attention_scores(query, key, mask, causal, self.scale, bias))
+            mixed = _product(self.dropout(self.taps.pattern(attention_pattern(scores))), value)
         else:
-            mixed = attention(query, key, value, mask, causal)
+            mixed = attention(query, key, value, mask, causal, self.scale, bias)
         return self.taps.output(self._join(self.taps.mixed(_scatter(mixed, rows))))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)
+        return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
 
     def _join(self, mixed: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
         if not self.taps.head_output.active:
             return self.to_output(mixed.transpose(1, 2).flatten(2))
         weight = self.to_output.weight.unflatten(1, (self.n_heads, self.d_head))
         heads = self.taps.head_output(torch.einsum("bhqd,mhd->bhqm", mixed, weight))
-        return heads.sum(1) + self.to_output.bias
+        return heads.sum(1) if self.to_output.bias is None else heads.sum(1) + self.to_output.bias
 
 
 def _gather(query: Float[Tensor, "B H Q d"], rows: int) -> Float[Tensor, "R H n d"]:

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from glassformer.errors import InputError
 from glassformer.layers.attention import Attention, KeysValues
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.embedding import Embedding
 from glassformer.layers.feed_forward import FeedForward
-from glassformer.layers.norm import LayerNorm
+from glassformer.layers.norm import Norm
+from glassformer.layers.positions import RelativeBias, Rotation
 from glassformer.layers.sites import Taps
 
 Remember = Callable[[KeysValues], KeysValues]
@@ -23,15 +26,15 @@ class Block(nn.Module):
     The mask makes a block causal, not its class. `norm_1` goes with self-attention, the last one with the feed-forward.
     """
 
-    norm_1: LayerNorm
-    norm_2: LayerNorm
-    norm_3: LayerNorm
+    norm_1: Norm
+    norm_2: Norm
+    norm_3: Norm
 
     def __init__(
         self,
         attention: Attention,
         feed_forward: FeedForward,
-        norms: list[LayerNorm],
+        norms: Sequence[Norm],
         cross_attention: Attention | None = None,
         norm_first: bool = False,
         dropout: float = 0.0,
@@ -55,13 +58,15 @@ class Block(nn.Module):
         memory: KeysValues | None = None,
         memory_mask: Bool[Tensor, "..."] | None = None,
         remember: Remember | None = None,
+        rotation: Rotation | None = None,
+        bias: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """One layer further. `memory` is what cross-attention looks up; `remember` adds new keys and values to a cache
-        and returns all that self-attention may see."""
+        and returns all that self-attention may see; `rotation` and `bias` tell it where tokens stand."""
 
         def attend(h: Tensor) -> Tensor:
-            query, seen = self.self_attention.queries_keys_values(h)
-            return self.self_attention(query, seen if remember is None else remember(seen), mask, causal)
+            query, seen = self.self_attention.queries_keys_values(h, rotation)
+            return self.self_attention(query, seen if remember is None else remember(seen), mask, causal, bias)
 
         x = self._residual(self.norm_1, self.taps.residual_pre(x), attend)
         if self.cross_attention is None:
@@ -81,13 +86,32 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Embedding, N blocks and, with pre-norm, a final norm: an encoder or a decoder, whichever its mask makes it."""
+    """Embedding, N blocks and, with pre-norm, a final norm: an encoder or a decoder, whichever its mask makes it.
 
-    def __init__(self, embedding: Embedding, blocks: list[Block], final_norm: LayerNorm | None = None) -> None:
+    `rotation` is a table of all positions' angles, `relative` the bias that distances add to the scores; both serve all
+    blocks alike.
+    """
+
+    cos: Tensor | None
+    sin: Tensor | None
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        blocks: list[Block],
+        max_length: int,
+        final_norm: Norm | None = None,
+        rotation: Rotation | None = None,
+        relative: RelativeBias | None = None,
+    ) -> None:
         super().__init__()
         self.embedding = embedding
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
+        self.max_length = max_length
         self.final_norm = final_norm
+        for name, table in zip(("cos", "sin"), rotation or (None, None), strict=True):
+            self.register_buffer(name, table, persistent=False)
+        self.relative = relative
 
     def memories(self, encoded: Float[Tensor, "B S D"]) -> list[KeysValues]:
         """What each block's cross-attention may look up in an encoded source."""
@@ -102,10 +126,41 @@ class Stack(nn.Module):
         memory_mask: Bool[Tensor, "..."] | None = None,
         positions: Int[Tensor, "B T"] | None = None,
         remember: Sequence[Remember | None] | None = None,
+        segments: Int[Tensor, "B T"] | None = None,
+        held: tuple[int, int] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The residual stream after the last block; `memories` and `remember` hold one entry a block."""
+        """The residual stream after the last block; `memories` and `remember` hold one entry a block.
+
+        `positions` are 0, 1, … unless given, and then `held` says how many positions the caches hold, and in how many
+        slots each. Raises `InputError` for more positions than the stack has.
+        """
+        self._check(ids, positions)
         nothing: Sequence[None] = [None] * len(self.blocks)
-        x = self.embedding(ids, positions)
+        x = self.embedding(ids, positions, segments)
+        rotation, bias = self._rotation(ids, positions), self._bias(ids, positions, held)
         for block, memory, keep in zip(self.blocks, memories or nothing, remember or nothing, strict=True):
-            x = block(x, mask, causal, memory, memory_mask, keep)
+            x = block(x, mask, causal, memory, memory_mask, keep, rotation, bias)
         return x if self.final_norm is None else self.final_norm(x)
+
+    def _check(self, ids: Tensor, positions: Tensor | None) -> None:
+        if positions is None and ids.shape[1] > self.max_length:
+            raise InputError(
+                f"a sequence may have at most {self.max_length} positions, got {ids.shape[1]}: "
+                "shorten or split it, or use a model with a larger 'max_length'."
+            )
+
+    def _rotation(self, ids: Tensor, positions: Tensor | None) -> Rotation | None:
+        if self.cos is None or self.sin is None:
+            return None
+        where = slice(ids.shape[1]) if positions is None else positions
+        return self.cos[where], self.sin[where]
+
+    def _bias(self, ids: Tensor, positions: Tensor | None, held: tuple[int, int] | None) -> Tensor | None:
+        if self.relative is None:
+            return None
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        keys, slots = held or (ids.shape[1], 1)
+        if slots == 1:
+            return self.relative(positions, keys)
+        return self.relative(positions[:1], keys).repeat_interleave(slots, -1)  # all rows stand at one position

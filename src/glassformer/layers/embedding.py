@@ -5,38 +5,56 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glassformer.errors import InputError
 from glassformer.layers.dropout import Dropout
-from glassformer.layers.positions import sinusoidal
+from glassformer.layers.norm import Norm
 from glassformer.layers.sites import Taps
 
 
 class Embedding(nn.Module):
-    """√D · E[id] + P[position]. `token` may be shared with another embedding and with the head (three-way tying)."""
+    """√D · E[id] + P[position] + S[segment], then a norm: each part where the family has it.
 
-    position: Tensor
+    `token` may be shared with another embedding and with the head (three-way tying). `position` is a table of vectors,
+    trained if it is a parameter.
+    """
 
-    def __init__(self, token: nn.Embedding, max_length: int, learned: bool, dropout: float) -> None:
+    position: Tensor | None
+
+    def __init__(
+        self,
+        token: nn.Embedding,
+        position: Tensor | nn.Parameter | None,
+        n_segments: int = 0,
+        norm: Norm | None = None,
+        scale: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.token = token
-        d_model = token.embedding_dim
-        if learned:
-            self.position = nn.Parameter(torch.randn(max_length, d_model) * d_model**-0.5)
+        self.scale = token.embedding_dim**0.5 if scale else 1.0
+        if isinstance(position, nn.Parameter):
+            self.position = position
         else:
-            self.register_buffer("position", sinusoidal(max_length, d_model), persistent=False)
+            self.register_buffer("position", position, persistent=False)
+        self.segment = nn.Embedding(n_segments, token.embedding_dim) if n_segments else None
+        self.norm = norm
         self.dropout = Dropout(dropout)
-        self.taps = Taps("token", "position")
+        names = {"token": True, "position": position is not None, "segment": n_segments > 0}
+        self.taps = Taps(*(name for name, present in names.items() if present))
 
-    def forward(self, ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
-        """`positions` are 0, 1, … unless given, as when a cache already holds the start of each row."""
-        if positions is None:
-            if ids.shape[1] > len(self.position):
-                raise InputError(
-                    f"a sequence may have at most {len(self.position)} positions, got {ids.shape[1]}: "
-                    "shorten or split it, or use a model with a larger 'max_length'."
-                )
-            place = self.position[: ids.shape[1]].expand(*ids.shape, -1)
-        else:
-            place = self.position[positions]
-        token = F.embedding(ids, self.token.weight) * self.token.embedding_dim**0.5
-        return self.dropout(self.taps.token(token) + self.taps.position(place))
+    def forward(
+        self,
+        ids: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"] | None = None,
+        segments: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """`positions` are 0, 1, … unless given, as when a cache already holds the start of each row; `segments` 0."""
+        x = F.embedding(ids, self.token.weight)
+        x = self.taps.token(x * self.scale if self.scale != 1.0 else x)
+        if self.position is not None:
+            place = (
+                self.position[: ids.shape[1]].expand(*ids.shape, -1) if positions is None else self.position[positions]
+            )
+            x = x + self.taps.position(place)
+        if self.segment is not None:
+            x = x + self.taps.segment(self.segment(torch.zeros_like(ids) if segments is None else segments))
+        return self.dropout(x if self.norm is None else self.norm(x))

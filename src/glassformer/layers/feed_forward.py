@@ -1,6 +1,7 @@
-"""The position-wise feed-forward network (Vaswani et al. 2017, section 3.3)."""
+"""The position-wise feed-forward network (Vaswani et al. 2017, section 3.3), plain or gated."""
 
 from collections.abc import Callable
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,20 +11,45 @@ from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear
 from glassformer.layers.sites import Taps
 
-activations: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+activations: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
 
 
 class FeedForward(nn.Module):
-    """f(x W₁ + b₁) W₂ + b₂ at every position alike (equation 2, with f = ReLU)."""
+    """f(x W₁ + b₁) W₂ + b₂ at every position alike (equation 2, with f = ReLU).
 
-    def __init__(self, d_model: int, d_ff: int, activation: str = "relu", dropout: float = 0.0) -> None:
+    Gated, f(x V) · (x W₁) takes the place of the hidden units (Shazeer 2020; SwiGLU with f = SiLU). Site `pre` is what
+    f is applied to, `hidden` what the down-projection reads.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        gated: bool = False,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
-        self.up = Linear(d_model, d_ff)
-        self.down = Linear(d_ff, d_model)
+        self.gate = Linear(d_model, d_ff, bias) if gated else None
+        self.up = Linear(d_model, d_ff, bias)
+        self.down = Linear(d_ff, d_model, bias)
+        self.to_both: nn.Module | None = None  # gate and up in one product, in a copy made for running
         self.activation = activations[activation]
         self.dropout = Dropout(dropout)
         self.taps = Taps("pre", "hidden", "output")
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        hidden = self.dropout(self.activation(self.taps.pre(self.up(x))))
-        return self.taps.output(self.down(self.taps.hidden(hidden)))
+        if self.to_both is not None:
+            gate, up = self.to_both(x).chunk(2, -1)
+            hidden = self.activation(self.taps.pre(gate)) * up
+        elif self.gate is not None:
+            hidden = self.activation(self.taps.pre(self.gate(x))) * self.up(x)
+        else:
+            hidden = self.activation(self.taps.pre(self.up(x)))
+        return self.taps.output(self.down(self.taps.hidden(self.dropout(hidden))))

@@ -5,9 +5,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-def padding_mask(ids: Int[Tensor, "B K"], pad_id: int) -> Bool[Tensor, "B 1 1 K"]:
-    """Every query may attend to every position that is not padding."""
-    return (ids != pad_id)[:, None, None, :]
+def padding_mask(real: Bool[Tensor, "B K"]) -> Bool[Tensor, "B 1 1 K"]:
+    """Every query may attend to every position that is `real`: not padding."""
+    return real[:, None, None, :]
 
 
 def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Bool[Tensor, "Q K"]:

@@ -27,3 +27,22 @@ class LayerNorm(nn.Module):
         centred = x - x.mean(-1, keepdim=True)
         scale = self.taps.scale((centred.square().mean(-1, keepdim=True) + self.eps).rsqrt())
         return self.taps.output(centred * scale * self.weight + self.bias)
+
+
+class RMSNorm(nn.Module):
+    """x / √(mean of squares + ε) · weight over the last axis (Zhang & Sennrich 2019). Site `scale` as in `LayerNorm`."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.taps = Taps("scale", "output")
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        if not self.taps.scale.active:
+            return self.taps.output(F.rms_norm(x, self.weight.shape, self.weight, self.eps))
+        scale = self.taps.scale((x.square().mean(-1, keepdim=True) + self.eps).rsqrt())
+        return self.taps.output(x * scale * self.weight)
+
+
+Norm = LayerNorm | RMSNorm

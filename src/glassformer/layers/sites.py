@@ -80,7 +80,7 @@ def record(network: Network, names: Iterable[str]) -> tuple[Network, dict[str, T
 def _site_name(path: str) -> str:
     """`decoder.blocks.2.cross_attention.taps.pattern` → `decoder.cross_attention.pattern[2]`."""
     layer = re.search(r"\bblocks\.(\d+)\.", path)
-    name = re.sub(r"\b(blocks\.\d+|taps)\.", "", path)
+    name = re.sub(r"\b(stack|blocks\.\d+|taps)\.", "", path)
     return f"{name}[{layer[1]}]" if layer else name
 
 

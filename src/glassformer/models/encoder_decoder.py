@@ -1,6 +1,5 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al. 2017), figure 1."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -8,18 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glassformer.layers.cache import DecodingState, KeyValueCache
-from glassformer.layers.linear import Linear
 from glassformer.layers.masks import padding_mask
 from glassformer.layers.sites import Tap
 from glassformer.models.assembly import initialize, stack
 from glassformer.models.config import Config
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a network returns: `logits` [B, T, V] before the softmax."""
-
-    logits: Tensor
+from glassformer.models.heads import Output, language_head
 
 
 class EncoderDecoder(nn.Module):
@@ -36,16 +28,15 @@ class EncoderDecoder(nn.Module):
         source_size = config.source_vocab_size
         source_token = token if source_size is None else nn.Embedding(source_size, config.d_model)
         self.encoder = stack(config, config.n_encoder_layers, source_token)
-        self.decoder = stack(config, config.n_decoder_layers, token, cross=True)
-        self.head = Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tie_head:
-            self.head.weight = token.weight
+        self.decoder = stack(config, config.n_decoder_layers, token, cross=True, causal=True)
+        self.head = language_head(config, token)
         self.logits = Tap()
-        initialize(self)
+        initialize(self, config)
 
     def forward(self, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Output:
         """Logits of the token after each target position, given the source and the target up to there."""
-        return Output(self.logits(self.head(self.hidden(source, target))))
+        hidden = self.hidden(source, target)
+        return Output(self.logits(self.head(hidden)), hidden)
 
     def hidden(self, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The decoder's last states, which the head turns into logits.
@@ -53,7 +44,7 @@ class EncoderDecoder(nn.Module):
         Padding stands after every real position, so the causal mask already keeps it out of sight.
         """
         memories = self.decoder.memories(self.encode(source))
-        return self.decoder(target, causal=True, memories=memories, memory_mask=self._mask(source))
+        return self._scaled(self.decoder(target, causal=True, memories=memories, memory_mask=self._mask(source)))
 
     def encode(self, source: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """The encoder's last states; those at padding mean nothing and are masked wherever they are read."""
@@ -67,9 +58,9 @@ class EncoderDecoder(nn.Module):
         """
         memories = self.decoder.memories(self.encode(source))
         like, n_layers = memories[0][0], len(memories)
-        shape = (len(source), self.config.n_heads, capacity, self.config.head_width)
+        shape = (len(source), self.config.kv_heads, capacity, self.config.head_width)
         caches = [KeyValueCache(*shape, like) for _ in range(n_layers)]
-        return DecodingState(memories, padding_mask(source, self.config.pad_id), caches)
+        return DecodingState(memories, self._mask(source), caches)
 
     @torch.no_grad()
     def step(
@@ -84,9 +75,14 @@ class EncoderDecoder(nn.Module):
             memory_mask=state.memory_mask,
             positions=place.positions,
             remember=[partial(cache.append, positions=place.write, end=state.end) for cache in state.caches],
+            held=(state.end, state.width),
         )
+        hidden = self._scaled(hidden)
         last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         return self.logits(self.head(last))
 
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        return hidden * self.config.d_model**-0.5 if self.config.scale_head else hidden
+
     def _mask(self, source: Tensor) -> Tensor:
-        return padding_mask(source, self.config.pad_id)
+        return padding_mask(source != self.config.pad_id)

@@ -1,0 +1,1 @@
+"""Hugging Face's names and settings for each architecture, and ours: one reversible map a file."""

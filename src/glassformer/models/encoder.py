@@ -1,0 +1,52 @@
+"""BERT (Devlin et al. 2019): a stack in which every position sees every other."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from glassformer.errors import InputError
+from glassformer.layers.masks import padding_mask
+from glassformer.layers.sites import Tap
+from glassformer.models.assembly import initialize, stack
+from glassformer.models.config import Classification, Config
+from glassformer.models.heads import Output, Pooler, SentenceHead, encoder_head
+
+
+class Encoder(nn.Module):
+    """Token, segment and position vectors, N blocks, a head for words, labels, spans or sentences (`Config.head`).
+
+    A plain module: ids in, `Output` out. Sequences are padded on the right with `pad_id`; what is padding is seen by
+    nobody, and what a network says there means nothing.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        if config.n_decoder_layers or not config.n_encoder_layers:
+            raise InputError("an Encoder has encoder layers only: set 'n_decoder_layers' to 0, 'n_encoder_layers' not.")
+        self.config = config
+        token = nn.Embedding(config.vocab_size, config.d_model)
+        self.stack = stack(config, config.n_encoder_layers, token)
+        self.pooler = Pooler(config.d_model) if config.pooler else None
+        self.head = encoder_head(config, token)
+        self.logits = Tap()
+        initialize(self, config)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "B T"],
+        segments: Int[Tensor, "B T"] | None = None,
+        real: Bool[Tensor, "B T"] | None = None,
+    ) -> Output:
+        """What the head says of each text. `segments` are 0 unless given; `real` is where there is no padding, by
+        default wherever the id is another than `pad_id`."""
+        if real is None:
+            real = ids != self.config.pad_id
+        hidden = self.stack(ids, padding_mask(real), segments=segments)
+        return Output(self.logits(self._read(hidden, real)), hidden)
+
+    def _read(self, hidden: Tensor, real: Tensor) -> Tensor:
+        if isinstance(self.head, SentenceHead):
+            return self.head(hidden, real)
+        if isinstance(self.config.head, Classification):
+            return self.head(hidden[:, 0] if self.pooler is None else self.pooler(hidden))
+        return self.head(hidden)
