@@ -5,10 +5,12 @@ as its name alone (`positions = "sinusoidal"`) or, with values of its own, `posi
 """
 
 import dataclasses
+import os
 import re
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from glassformer.errors import InputError, did_you_mean
@@ -47,6 +49,14 @@ def to_mapping(settings: Any) -> dict[str, Any]:
         for field in dataclasses.fields(settings)
         if field.init
     }
+
+
+def cache_folder() -> Path:
+    """Where what is expensive to make is kept between runs: GLASSFORMER_CACHE, else the user's cache folder."""
+    given = os.environ.get("GLASSFORMER_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glassformer"
 
 
 def choice_name(cls: type) -> str:

@@ -1,5 +1,7 @@
 """Attention: equation 1 of Vaswani et al. 2017 as a pure function, and the module that splits heads around it."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear
 from glassformer.layers.masks import causal_mask
 from glassformer.layers.positions import Rotation, rotate
+from glassformer.layers.rows import KeysValues, RowMemory
 from glassformer.layers.sites import Taps
 
 SHORT = 64
@@ -17,8 +20,8 @@ SHORT = 64
 FEW_QUERIES = 5
 """The same up to so many queries, as in decoding: forward, 4 of them and 100 keys take 14 % less, 16 take 10 % more."""
 
-KeysValues = tuple[Tensor, Tensor]
-"""Keys and values, each [B, G, K, d], of G ≤ H heads."""
+Remember = Callable[[KeysValues], KeysValues]
+"""Takes the new keys and values of a layer, returns all that are held."""
 
 
 def attention_scores(
@@ -64,7 +67,7 @@ def attention(
     last of the keys. A query that may look nowhere gives zeros. See `attention_scores` for G < H.
     """
     queries, keys = query.shape[-2], key.shape[-2]
-    if bias is not None or (query.device.type == "cpu" and (keys <= SHORT or queries <= FEW_QUERIES)):
+    if bias is not None or (query.device.type == "cpu" and (queries <= FEW_QUERIES or keys <= SHORT)):
         return _short_attention(query, key, value, mask, causal, scale, bias)
     if causal and (mask is not None or queries != keys):
         allowed = causal_mask(queries, keys, query.device)
@@ -168,20 +171,31 @@ class Attention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         causal: bool = False,
         bias: Float[Tensor, "..."] | None = None,
+        remember: Remember | None = None,
     ) -> Float[Tensor, "B Q D"]:
         """What each of the `queries` finds in the context that gave `keys_values`; `bias` is added to the scores.
+
+        `remember` keeps new keys and values, and gives all that may be seen: what was kept of earlier steps as well.
 
         The context may have fewer rows than the queries: each then serves B / rows consecutive ones, side by side, and
         a mask that depends on the query is [rows, 1, B / rows · Q, K].
         """
-        key, value = keys_values
-        rows, query = len(query), _gather(query, len(key))
-        if self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p):
+        legible = self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p > 0)
+        if isinstance(remember, RowMemory):
+            if not legible and bias is None and remember.attends(query):
+                return self._output(remember.attend(query, keys_values, _scale(query, self.scale)))
+            mask = remember.mask
+        key, value = keys_values if remember is None else remember(keys_values)
+        rows, query = query.shape[0], _gather(query, key.shape[0])
+        if legible:
             scores = self.taps.scores(attention_scores(query, key, mask, causal, self.scale, bias))
             mixed = _product(self.dropout(self.taps.pattern(attention_pattern(scores))), value)
         else:
             mixed = attention(query, key, value, mask, causal, self.scale, bias)
-        return self.taps.output(self._join(self.taps.mixed(_scatter(mixed, rows))))
+        return self._output(_scatter(mixed, rows))
+
+    def _output(self, mixed: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
+        return self.taps.output(self._join(self.taps.mixed(mixed)))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
@@ -196,13 +210,13 @@ class Attention(nn.Module):
 
 def _gather(query: Float[Tensor, "B H Q d"], rows: int) -> Float[Tensor, "R H n d"]:
     """Lay the queries of B / R consecutive rows side by side, so that they look into one context together."""
-    if len(query) == rows:
+    if query.shape[0] == rows:
         return query
     return query.unflatten(0, (rows, -1)).transpose(1, 2).flatten(2, 3)
 
 
 def _scatter(mixed: Float[Tensor, "R H n d"], rows: int) -> Float[Tensor, "B H Q d"]:
     """The inverse of `_gather`."""
-    if len(mixed) == rows:
+    if mixed.shape[0] == rows:
         return mixed
     return mixed.unflatten(2, (rows // len(mixed), -1)).transpose(1, 2).flatten(0, 1)

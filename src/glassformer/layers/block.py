@@ -7,16 +7,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
-from glassformer.layers.attention import Attention, KeysValues
+from glassformer.layers.attention import Attention, KeysValues, Remember
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.embedding import Embedding
 from glassformer.layers.feed_forward import FeedForward
 from glassformer.layers.norm import Norm
 from glassformer.layers.positions import RelativeBias, Rotation
 from glassformer.layers.sites import Taps
-
-Remember = Callable[[KeysValues], KeysValues]
-"""Takes the new keys and values of a layer, returns all that are held."""
 
 
 class Block(nn.Module):
@@ -66,7 +63,7 @@ class Block(nn.Module):
 
         def attend(h: Tensor) -> Tensor:
             query, seen = self.self_attention.queries_keys_values(h, rotation)
-            return self.self_attention(query, seen if remember is None else remember(seen), mask, causal, bias)
+            return self.self_attention(query, seen, mask, causal, bias, remember)
 
         x = self._residual(self.norm_1, self.taps.residual_pre(x), attend)
         if self.cross_attention is None:

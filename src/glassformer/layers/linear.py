@@ -21,4 +21,4 @@ class Linear(nn.Linear):
             return F.linear(x, self.weight, self.bias)
         columns = x.reshape(-1, x.shape[-1]).t()
         product = self.weight @ columns if self.bias is None else torch.addmm(self.bias[:, None], self.weight, columns)
-        return product.t().unflatten(0, x.shape[:-1])
+        return product.t().reshape(*x.shape[:-1], -1)

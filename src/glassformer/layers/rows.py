@@ -4,30 +4,73 @@ A compiled step sees the same shapes from the first token to the last; only what
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glassformer.errors import InputError
-from glassformer.layers.attention import KeysValues
-from glassformer.layers.block import Remember
+from glassformer.layers.kernels import library
+from glassformer.layers.kernels.ops import attend_rows
+from glassformer.layers.masks import seen_mask
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, each [B, G, K, d], of G ≤ H heads."""
+
+FEW_QUERIES = 5
+"""A step of so many new ids a row is decoding; more are a prompt."""
 
 STRIDE = 64
-"""A step attends to the first positions of the cache, so many at a time: enough for the longest row."""
+"""Without the kernel, a step attends to the first positions of the cache, so many at a time, up to the longest row."""
 
 
-def write_rows(
-    keys: Float[Tensor, "B G K d"], values: Float[Tensor, "B G K d"], positions: Int[Tensor, "B T"]
-) -> Remember:
-    """A layer's memory: writes new keys and values at `positions` of their rows and returns all K of them."""
+@dataclass(frozen=True)
+class RowStep:
+    """Where a step's new ids go: their positions, and how many of the first positions hold all that is to be seen.
 
-    def remember(new: KeysValues) -> KeysValues:
-        for held, fresh in zip((keys, values), new, strict=True):
-            held.scatter_(2, positions[:, None, :, None].expand_as(fresh), fresh.to(held.dtype))
-        return keys, values
+    In a `fresh` state the new ones are all there is.
+    """
 
-    return remember
+    positions: Int[Tensor, "B T"]
+    window: int
+    fresh: bool = False
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "B 1 T K"] | None:
+        """What each new position may attend to; None where being causal says it all."""
+        return None if self.fresh else seen_mask(self.positions, self.window)
+
+
+@dataclass(frozen=True)
+class RowMemory:
+    """One layer's part of a `RowState` in a step: called with new keys and values it keeps them, and returns all that
+    may be seen; `attend` does that and the attention in one kernel."""
+
+    keys: Float[Tensor, "B G C d"]
+    values: Float[Tensor, "B G C d"]
+    step: RowStep
+
+    def __call__(self, new: KeysValues) -> KeysValues:
+        """Keep `new`; all that may be seen, where `mask` says what of it."""
+        for held, more in zip((self.keys, self.values), new, strict=True):
+            held.scatter_(2, self.step.positions[:, None, :, None].expand_as(more), more.to(held.dtype))
+        return new if self.step.fresh else (self.keys[:, :, : self.step.window], self.values[:, :, : self.step.window])
+
+    @property
+    def mask(self) -> Bool[Tensor, "B 1 T K"] | None:
+        """See `RowStep.mask`."""
+        return self.step.mask
+
+    def attends(self, query: Float[Tensor, "B H T d"]) -> bool:
+        """Whether the kernel is there and serves: few queries on a CPU, in fp32, without gradients."""
+        few = query.shape[2] <= FEW_QUERIES and query.device.type == "cpu"
+        plain = query.dtype == self.keys.dtype == torch.float32 and not torch.is_grad_enabled()
+        return few and plain and library() is not None
+
+    def attend(self, query: Float[Tensor, "B H T d"], new: KeysValues, scale: float) -> Float[Tensor, "B H T d"]:
+        """Keep `new`, and what each query finds in all that it may see."""
+        return attend_rows(query, *new, self.keys, self.values, self.step.positions, scale)
 
 
 @dataclass
@@ -50,9 +93,9 @@ class RowState:
         """The most positions of a row."""
         return self.keys.shape[3]
 
-    def advance(self, width: int, lengths: Int[Tensor, "B"] | list[int] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Make room for `lengths[b]` new ids in row b (None: all `width`): their positions [B, width], and the keys
-        and values to attend to. Raises `InputError` beyond the capacity."""
+    def advance(self, width: int, lengths: Int[Tensor, "B"] | None) -> RowStep:
+        """Make room for `lengths[b]` new ids in row b (None: all `width`). `InputError` beyond the capacity."""
+        fresh = not any(self.lengths)
         end = max(self.lengths) + width
         if end > self.capacity:
             raise InputError(f"decoding needs {end} positions, the state was opened for {self.capacity}.")
@@ -60,8 +103,11 @@ class RowState:
         positions = torch.tensor(self.lengths, device=device)[:, None] + torch.arange(width, device=device)
         new = [width] * len(self.lengths) if lengths is None else [int(length) for length in lengths]
         self.lengths = [old + more for old, more in zip(self.lengths, new, strict=True)]
-        window = min(-(-end // STRIDE) * STRIDE, self.capacity)
-        return positions, self.keys[:, :, :, :window], self.values[:, :, :, :window]
+        return RowStep(positions, min(-(-end // STRIDE) * STRIDE, self.capacity), fresh)
+
+    def memories(self, step: RowStep) -> list[RowMemory]:
+        """What each layer remembers in a step."""
+        return [RowMemory(keys, values, step) for keys, values in zip(self.keys, self.values, strict=True)]
 
     def select(self, rows: Int[Tensor, "B"]) -> None:
         """Row i continues old row rows[i]; rows may repeat, as hypotheses of a beam do, or be left out."""

@@ -5,8 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
-from glassformer.layers.rows import RowState, write_rows
-from glassformer.layers.masks import seen_mask
+from glassformer.layers.rows import RowState
 from glassformer.layers.sites import Tap
 from glassformer.models.assembly import initialize, stack
 from glassformer.models.config import Config
@@ -53,33 +52,15 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None, state: RowState) -> Float[Tensor, "B V"]:
         """Logits after each row's last new id. Row b brings `lengths[b]` ≥ 1 new ids (None: all T of them)."""
-        last = torch.full((len(ids),), ids.shape[1], device=ids.device) if lengths is None else lengths
-        positions, keys, values = state.advance(ids.shape[1], lengths)
-        return self.run(ids, positions, last - 1, keys, values)
+        hidden = self.read(ids, lengths, state)
+        last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+        return self.logits(self.head(last))
 
     @torch.no_grad()
     def read(
         self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None, state: RowState
     ) -> Float[Tensor, "B T D"]:
         """Like `step`, but the states at all new positions: what the head would turn into their logits."""
-        return self._read(ids, *state.advance(ids.shape[1], lengths))
-
-    def run(
-        self,
-        ids: Int[Tensor, "B T"],
-        positions: Int[Tensor, "B T"],
-        last: Int[Tensor, "B"],
-        keys: Float[Tensor, "N B G K d"],
-        values: Float[Tensor, "N B G K d"],
-    ) -> Float[Tensor, "B V"]:
-        """`step` as a function of tensors alone, for a compiler: logits at index `last` of each row's new ids.
-
-        The new keys and values are written into `keys` and `values` at `positions`.
-        """
-        hidden = self._read(ids, positions, keys, values)
-        return self.logits(self.head(hidden[torch.arange(len(ids), device=ids.device), last]))
-
-    def _read(self, ids: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        remember = [write_rows(keys[layer], values[layer], positions) for layer in range(len(keys))]
-        mask, held = seen_mask(positions, keys.shape[3]), (keys.shape[3], 1)
-        return self.stack(ids, mask, positions=positions, remember=remember, held=held)
+        step = state.advance(ids.shape[1], lengths)
+        held = (ids.shape[1] if step.fresh else step.window, 1)
+        return self.stack(ids, causal=step.fresh, positions=step.positions, remember=state.memories(step), held=held)

@@ -1,6 +1,5 @@
 """BERT (Devlin et al. 2019): a stack in which every position sees every other."""
 
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 

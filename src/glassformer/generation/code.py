@@ -1,0 +1,228 @@
+"""A block's decoding step as machine code: described, compiled in a process of its own, kept, loaded."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.layers import kernels
+from glassformer.layers.block import Block
+from glassformer.layers.kernels.ops import SHIMS
+from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedLinear
+from glassformer.layers.rows import RowMemory, RowStep
+from glassformer.models import assembly
+from glassformer.models.config import Config
+from glassformer.settings import cache_folder, from_mapping, to_mapping
+
+PACKAGE = Path(__file__).resolve().parent.parent
+LIMIT = 600
+"""Seconds that compiling may take; it takes about 20."""
+
+_codes: dict[str, Code] = {}
+
+
+class Code:
+    """The compiled step of one kind of block: `ready`, and then `run`. `Code.of` gives the same for the same kind."""
+
+    def __init__(self, description: dict[str, Any], path: Path) -> None:
+        self.description, self.path = description, path
+        self._loader: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun = False
+
+    @classmethod
+    def of(cls, config: Config, block: Block, many: bool) -> Code:
+        """The code for blocks like this one; `many` serves any number of rows above one."""
+        description = {"config": to_mapping(_bare(config)), "layers": _layers(block), "many": many}
+        path = cache_folder() / _name(description)
+        return _codes.setdefault(str(path), cls(description, path))
+
+    @staticmethod
+    def weights(block: Block) -> dict[str, Tensor]:
+        """A block's parameters and buffers by name, in a fixed order: what `run` takes after the activations."""
+        return {**dict(block.named_parameters()), **dict(block.named_buffers())}
+
+    def ready(self) -> bool:
+        """Whether `run` can be called. The first time, compiling begins in the background if it has to."""
+        if self._loader is not None:
+            return True
+        if not self.path.is_file():
+            self._begin()
+            return False
+        self._loader = _load(self.path)
+        return True
+
+    def run(self, inputs: list[Tensor]) -> Tensor:
+        """x [B, 1, D] after the block, of [x, positions, keys, values, (cos, sin), *weights]; the cache is written."""
+        output: Tensor = self._loader(inputs)[0]
+        return output
+
+    def wait(self) -> None:
+        """Return when `ready`, or `RuntimeError` where compiling is not possible."""
+        begin = time.monotonic()
+        while not self.ready():
+            if time.monotonic() - begin > LIMIT or not self._begun or self._failed():
+                raise RuntimeError("the decoding step could not be compiled; it runs uncompiled.")
+            time.sleep(0.1)
+
+    def _failed(self) -> bool:
+        return self._process is not None and self._process.poll() not in (None, 0)
+
+    def _begin(self) -> None:
+        """Start a process that compiles and outlives this one, once."""
+        if self._begun or kernels.library() is None or os.environ.get("GLASSFORMER_COMPILE") == "0":
+            return
+        self._begun = True
+        command = [sys.executable, "-m", "glassformer.generation.code", json.dumps(self.description), str(self.path)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        )
+
+
+class Step(nn.Module):
+    """A block's part in a decoding step as a function of tensors alone, its weights among them."""
+
+    def __init__(self, block: Block, rotary: bool) -> None:
+        super().__init__()
+        self.names = list(Code.weights(block))
+        self.rotary = rotary
+        self._block = [block]  # not a submodule: its weights are inputs
+
+    def forward(self, x: Tensor, positions: Tensor, keys: Tensor, values: Tensor, *rest: Tensor) -> Tensor:
+        places, weights = (rest[:2], rest[2:]) if self.rotary else ((), rest)
+        arguments = {
+            "remember": RowMemory(keys, values, RowStep(positions, keys.shape[2])),
+            "rotation": places or None,
+        }
+        state = dict(zip(self.names, weights, strict=True))
+        result: Tensor = torch.func.functional_call(self._block[0], state, (x,), arguments)
+        return result
+
+
+def _bare(config: Config) -> Config:
+    """What of a config shapes a block in a decoding step."""
+    return replace(
+        config,
+        vocab_size=1,
+        n_encoder_layers=0,
+        n_decoder_layers=1,
+        max_length=1,
+        pad_id=0,
+        bos_id=0,
+        eos_id=0,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        head=None,
+        init_std=None,
+    )
+
+
+def _layers(block: Block) -> dict[str, Any]:
+    """The quantised layers of a block by name, and the number type of the others."""
+    layers: dict[str, Any] = {
+        name: [module.bits, module.in_features, module.out_features, module.bias is not None]
+        for name, module in block.named_modules()
+        if isinstance(module, QuantizedLinear)
+    }
+    return {"dtype": str(next(block.parameters()).dtype).removeprefix("torch."), "quantized": layers}
+
+
+def _rebuilt(config: Config, layers: dict[str, Any]) -> Block:
+    """A block of that kind with weights that mean nothing."""
+    block = assembly.block(config).to(getattr(torch, layers["dtype"])).eval().requires_grad_(False)
+    for name, (bits, inputs, outputs, biased) in layers["quantized"].items():
+        blocks = torch.zeros(outputs, inputs // GROUP, BLOCK_BYTES[bits], dtype=torch.uint8)
+        parent, _, own = name.rpartition(".")
+        setattr(block.get_submodule(parent), own, QuantizedLinear([blocks], [torch.zeros(outputs)] if biased else []))
+    attention, feed_forward = block.self_attention, block.feed_forward
+    if attention.to_all is not None:
+        del attention.to_query, attention.to_key, attention.to_value
+    if feed_forward.to_both is not None:
+        del feed_forward.gate, feed_forward.up
+    return block
+
+
+def _name(description: dict[str, Any]) -> str:
+    """The file that holds the code: a hash of all that it depends on."""
+    digest = hashlib.sha256(json.dumps([description, torch.__version__], sort_keys=True).encode())
+    digest.update(_sources())
+    return f"step-{digest.hexdigest()[:16]}-{kernels.machine()}.pt2"
+
+
+@functools.cache
+def _sources() -> bytes:
+    """All of our own code that is traced."""
+    paths = [*sorted((PACKAGE / "layers").glob("**/*.py")), *kernels.SOURCES, Path(__file__)]
+    return b"".join(path.read_bytes() for path in paths)
+
+
+def _load(path: Path) -> Any:
+    kernels.library()  # the code calls it
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, -1)
+    return loader.run
+
+
+def compile_code(description: dict[str, Any], path: Path) -> None:
+    """Trace and compile what the description says, and put it at `path` in one step."""
+    config, many = from_mapping(Config, description["config"], "config"), description["many"]
+    block = _rebuilt(config, description["layers"])
+    step = Step(block, rotary=type(config.positions).__name__ == "Rotary").eval()
+    exported = torch.export.export(
+        step, _example(config, block, many), dynamic_shapes=_dynamic(step, many), strict=False
+    )
+    shims = {getattr(torch.ops.glassformer, name).default: [text] for name, text in SHIMS.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        package = str(Path(folder) / "step.pt2")
+        options = {"aot_inductor.custom_ops_to_c_shims": shims, "aot_inductor.package_constants_in_so": False}
+        torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=options)
+        os.replace(package, path)
+
+
+def _example(config: Config, block: Block, many: bool) -> tuple[Tensor, ...]:
+    rows, dtype = 2 + many if many else 1, block.norm_1.weight.dtype
+    cache = (rows, config.kv_heads, 128, config.head_width)
+    tensors = [torch.zeros(rows, 1, config.d_model, dtype=dtype), torch.zeros(rows, 1, dtype=torch.long)]
+    tensors += [torch.zeros(cache, dtype=dtype), torch.zeros(cache, dtype=dtype)]
+    if type(config.positions).__name__ == "Rotary":
+        # two tensors: torch.export takes one given twice for one input
+        tensors += [torch.zeros(rows, 1, config.head_width // 2, dtype=dtype) for _ in range(2)]
+    return (*tensors, *Code.weights(block).values())
+
+
+def _dynamic(step: Step, many: bool) -> Any:
+    """Rows (of many) and the capacity of the cache may be any number; weights may not."""
+    rows, capacity = torch.export.Dim("rows", min=2, max=4096), torch.export.Dim("capacity", min=2, max=1 << 22)
+    first = {0: rows} if many else {}
+    rest: list[dict[int, Any]] = [dict(first)] * (2 if step.rotary else 0) + [{}] * len(step.names)
+    return (dict(first), dict(first), {**first, 2: capacity}, {**first, 2: capacity}, tuple(rest))
+
+
+def main() -> None:
+    """`python -m glassformer.generation.code DESCRIPTION PATH`: what `Code` starts in the background."""
+    description, path = json.loads(sys.argv[1]), Path(sys.argv[2])
+    os.nice(5)
+    with torch.no_grad():
+        compile_code(description, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Decoding with compiled blocks: one block of a network, its weights as inputs, compiled once for all its layers.
+
+In a step of one new id a row, Python and small operators cost more than the products do. `accelerated` gives a network
+with the same seam whose steps run blocks that Inductor compiled ahead of time, in another process. The code is kept in
+the cache folder under a name made of all that it depends on, so it is compiled once a machine; until it is there, and
+where there is no C++ compiler, everything runs uncompiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from glassformer.generation.code import Code
+from glassformer.layers.rows import RowState
+from glassformer.layers.sites import sites
+from glassformer.models.decoder import Decoder
+
+SMALL = 5_000_000
+"""Networks of fewer parameters are not worth the compiling."""
+
+
+def accelerated(network: nn.Module) -> Any:
+    """The network itself, or one with the same seam that decodes by compiled code as soon as that is ready.
+
+    Only a `Decoder` on a CPU whose taps are at rest is accelerated.
+    """
+    if not isinstance(network, Decoder) or any(tap.active for tap in sites(network).values()):
+        return network
+    weight = network.stack.final_norm or network.stack.blocks[0].norm_1
+    if next(weight.parameters()).device.type != "cpu" or sum(map(torch.numel, network.state_dict().values())) < SMALL:
+        return network
+    return Accelerated(network)
+
+
+class Accelerated:
+    """A decoder whose steps of one id a row run compiled blocks; everything else is the network's own."""
+
+    def __init__(self, network: Decoder) -> None:
+        self.network = network
+        self.config = network.config
+        self.weights = [list(Code.weights(block).values()) for block in network.stack.blocks]
+        self.codes = {
+            many: [Code.of(network.config, block, many) for block in network.stack.blocks] for many in (False, True)
+        }
+
+    @property
+    def training(self) -> bool:
+        return self.network.training
+
+    def train(self, mode: bool = True) -> Any:
+        return self.network.train(mode)
+
+    def start(self, rows: int, capacity: int) -> RowState:
+        return self.network.start(rows, capacity)
+
+    def logits(self, value: Tensor) -> Tensor:
+        return self.network.logits(value)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.network.head(hidden)
+
+    def compile(self, many: bool = False) -> None:
+        """Wait until the code for one row (or for many) is there."""
+        for code in set(self.codes[many]):
+            code.wait()
+
+    @torch.no_grad()
+    def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: RowState) -> Float[Tensor, "B V"]:
+        hidden = self.read(ids, lengths, state)
+        last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+        return self.network.head(last)
+
+    @torch.no_grad()
+    def read(
+        self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: RowState
+    ) -> Float[Tensor, "B T D"]:
+        codes = self.codes[len(ids) > 1]
+        if ids.shape[1] > 1 or not all(code.ready() for code in codes):
+            return self.network.read(ids, lengths, state)
+        positions = state.advance(1, lengths).positions
+        stack = self.network.stack
+        x = stack.embedding(ids, positions)
+        places = [] if stack.cos is None else [stack.cos[positions], stack.sin[positions]]
+        for code, weights, keys, values in zip(codes, self.weights, state.keys, state.values, strict=True):
+            x = code.run([x, positions, keys, values, *places, *weights])
+        return x if stack.final_norm is None else stack.final_norm(x)

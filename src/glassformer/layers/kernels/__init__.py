@@ -1,0 +1,123 @@
+"""Our own kernels in C++, compiled on the user's machine when they are first wanted, and kept for the next time.
+
+`library()` is None where there is no C++ compiler: callers then compute the same with torch, slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from glassformer.settings import cache_folder
+
+SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cpp")))
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, built if need be (about two seconds, once a machine). None, with one warning, without a
+    C++ compiler or where it fails."""
+    path = _place()
+    if path is None:
+        warnings.warn(
+            "there is no C++ compiler (g++ or clang++): quantised products run slowly, by torch.", stacklevel=2
+        )
+        return None
+    try:
+        build()
+        return _declared(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL))  # code that torch compiles calls it by name
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(
+            f"the C++ kernels could not be built ({_reason(error)}): quantised products run slowly.", stacklevel=2
+        )
+        return None
+
+
+def begin() -> subprocess.Popen[bytes] | None:
+    """Start building in the background if need be, so that it is ready when torch is imported."""
+    path = _place()
+    if path is None or path.is_file():
+        return None
+    code = "from glassformer.layers.kernels import build; build()"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def build() -> None:
+    """Build the library if it is not there yet; torch is not imported."""
+    path = _place()
+    if path is not None and not path.is_file():
+        _build(path)
+
+
+@functools.cache
+def compiler() -> str | None:
+    """The C++ compiler: CXX, g++ or clang++, whichever is there first."""
+    candidates = [os.environ.get("CXX"), "g++", "clang++"]
+    return next((found for name in candidates if name and (found := shutil.which(name))), None)
+
+
+@functools.cache
+def machine() -> str:
+    """What code for this very processor depends on, as a short text: a cache may be shared between machines."""
+    flags = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(f"{platform.machine()} {platform.system()} {flags}".encode()).hexdigest()[:12]
+
+
+def _place() -> Path | None:
+    """Where the library lies, or will: named after all that it is made of."""
+    found = compiler()
+    if found is None:
+        return None
+    parts = [source.read_bytes() for source in SOURCES]
+    parts.append(" ".join((found, *FLAGS, str(_torch()), version("torch"))).encode())
+    return cache_folder() / f"kernels-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}-{machine()}.so"
+
+
+def _torch() -> Path:
+    """The folder of torch, found without importing it."""
+    spec = find_spec("torch")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _build(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    headers, libraries = _torch() / "include", _torch() / "lib"
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = Path(folder) / path.name
+        command = [str(compiler()), *FLAGS, f"-I{headers}", "-o", str(built), *map(str, SOURCES)]
+        command += [f"-L{libraries}", "-ltorch_cpu", f"-Wl,-rpath,{libraries}"]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        os.replace(built, path)  # others may build at the same time: each sees a whole file or none
+
+
+def _declared(built: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    built.glassformer_product.argtypes = [number, pointer, pointer, pointer, size, size, size]
+    built.glassformer_pack.argtypes = [number, pointer, pointer, size, size]
+    built.glassformer_attend.argtypes = [*[pointer] * 7, *[size] * 6, ctypes.c_float]
+    for name in ("product", "pack", "attend"):
+        getattr(built, f"glassformer_{name}").restype = None
+    return built
+
+
+def _reason(error: Exception) -> str:
+    output = getattr(error, "stderr", b"") or b""
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[0] if lines else str(error)

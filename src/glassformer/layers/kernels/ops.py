@@ -1,0 +1,75 @@
+"""The kernels as operators of torch, so that eager code and code that torch compiles call the same."""
+
+import torch
+from torch import Tensor
+
+from glassformer.layers.kernels import library
+
+ROWS = 8
+"""Rows of a weight in one tile; see `quantized.cpp`."""
+
+SHIMS = {
+    "quantized_linear": "AOTITorchError aoti_torch_cpu_quantized_linear"
+    "(AtenTensorHandle, AtenTensorHandle, int64_t, AtenTensorHandle*)",
+    "attend_rows": "AOTITorchError aoti_torch_cpu_attend_rows"
+    "(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, double, "
+    "AtenTensorHandle*)",
+}
+"""What compiled code calls in their place, without going through Python."""
+
+_ops = torch.library.Library("glassformer", "DEF")
+_ops.define("quantized_linear(Tensor x, Tensor weight, int bits) -> Tensor")
+# It writes into `keys` and `values`, which its schema does not say: told, torch would copy the whole cache each time.
+# Nothing else in a step may read them.
+_ops.define(
+    "attend_rows(Tensor query, Tensor key, Tensor value, Tensor keys, Tensor values, Tensor positions, float scale)"
+    " -> Tensor"
+)
+
+
+def quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
+    """x Wᵀ [rows, N] for x [rows, K] in fp32 and a packed W; x is rounded to 8 bits in groups of 32."""
+    return torch.ops.glassformer.quantized_linear(x, weight, bits)
+
+
+def attend_rows(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, positions: Tensor, scale: float
+) -> Tensor:
+    """Write `key` and `value` [B, G, T, d] into the caches [B, G, C, d] at `positions` [B, T]; then attention
+    [B, H, T, d] of each query to all up to its own position. All in fp32, the caches contiguous."""
+    return torch.ops.glassformer.attend_rows(query, key, value, keys, values, positions, scale)
+
+
+@torch.library.impl(_ops, "quantized_linear", "CPU")
+def _quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
+    built = library()
+    assert built is not None
+    x = x.contiguous()
+    y = x.new_empty(len(x), len(weight) * ROWS)
+    built.glassformer_product(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
+    return y
+
+
+@torch.library.impl(_ops, "attend_rows", "CPU")
+def _attend_rows(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, positions: Tensor, scale: float
+) -> Tensor:
+    built = library()
+    assert built is not None and keys.is_contiguous() and values.is_contiguous()
+    query, key, value, positions = (tensor.contiguous() for tensor in (query, key, value, positions))
+    mixed = torch.empty_like(query)
+    pointers = (tensor.data_ptr() for tensor in (query, key, value, keys, values, positions, mixed))
+    built.glassformer_attend(*pointers, *query.shape[:3], *keys.shape[1:], scale)
+    return mixed
+
+
+@torch.library.register_fake("glassformer::quantized_linear", lib=_ops)
+def _(x: Tensor, weight: Tensor, bits: int) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0] * ROWS)
+
+
+@torch.library.register_fake("glassformer::attend_rows", lib=_ops)
+def _(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, positions: Tensor, scale: float
+) -> Tensor:
+    return query.new_empty(query.shape)

@@ -1,0 +1,251 @@
+// Products with weights of 4 or 8 bits, for glassformer/layers/quantized.py, which compiles this file and says what it
+// is called with. Plain C++: the compiler is asked for the machine's own instructions.
+//
+// A weight [N, K] is cut into tiles of 8 rows and groups of 32 columns. A tile of a group holds, for its 8 rows side by
+// side, a scale d (and with 4 bits a minimum m) as fp16, then the whole numbers q, four columns of each row at a time:
+//   4 bits: w = d q + m, q in 0 .. 15.  8 x d, 8 x m, then 4 x 32 bytes; byte 4 r + c of part p holds row r, column
+//           8 p + c in its low half and column 8 p + 4 + c in its high half: 160 bytes, 5 bits a weight.
+//   8 bits: w = d q, q in -128 .. 127.  8 x d, then 8 x 32 bytes; byte 4 r + c of part p holds row r, column 4 p + c:
+//           272 bytes, 8.5 bits a weight.
+// Each group of 32 inputs is rounded to 8 bits with a scale of its own; sums are exact in whole numbers.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define TRY(call) \
+    if ((call) != AOTI_TORCH_SUCCESS) return AOTI_TORCH_FAILURE
+
+namespace {
+
+constexpr int GROUP = 32, ROWS = 8;
+
+constexpr int64_t tile_bytes(int bits) { return bits == 4 ? 160 : 272; }
+// from blocks as GGUF files have them: fp16 d (and m), 16 bytes of halves or 32 whole ones
+constexpr int64_t block_bytes(int bits) { return bits == 4 ? 20 : 34; }
+
+struct Inputs {  // of all rows: whole numbers, and of every group a scale and the sum of what the numbers stand for
+    std::vector<int8_t> whole;
+    std::vector<float> scale, sum;
+};
+
+void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
+    float largest = 0;
+    for (int i = 0; i < GROUP; i++) largest = std::max(largest, std::fabs(x[i]));
+    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    int32_t total = 0;
+    for (int i = 0; i < GROUP; i++) {
+        const int32_t q = static_cast<int32_t>(std::nearbyintf(x[i] * inverse));
+        whole[i] = static_cast<int8_t>(q);
+        total += q;
+    }
+    *scale = largest / 127.0f;
+    *sum = *scale * static_cast<float>(total);
+}
+
+#if defined(__AVX2__)
+
+using Lanes = __m256;
+
+inline __m256i dot4(__m256i sums, __m256i unsigned_bytes, __m256i signed_bytes) {  // sums of 4 products a lane
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    return _mm256_dpbusd_epi32(sums, unsigned_bytes, signed_bytes);
+#else
+    const __m256i pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#endif
+}
+
+inline __m256 halves(const uint8_t* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
+inline __m256i bytes(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
+inline __m256i four(const int8_t* at) {
+    int32_t word;
+    std::memcpy(&word, at, 4);
+    return _mm256_set1_epi32(word);
+}
+
+template <int M> inline void product4(const uint8_t* tile, const int8_t* const* x, __m256i* dots) {
+    const __m256i low = _mm256_set1_epi8(15);
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
+    for (int part = 0; part < 4; part++) {
+        const __m256i both = bytes(tile + 32 + 32 * part);
+        const __m256i first = _mm256_and_si256(both, low), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        for (int i = 0; i < M; i++) {
+            dots[i] = _mm256_dpbusd_epi32(dots[i], first, four(x[i] + 8 * part));
+            dots[i] = _mm256_dpbusd_epi32(dots[i], second, four(x[i] + 8 * part + 4));
+        }
+    }
+#else
+    __m256i pairs[M];  // 16 bits are enough for the sum of a whole group: 16 x 15 x 127 < 2^15
+    for (int i = 0; i < M; i++) pairs[i] = _mm256_setzero_si256();
+    for (int part = 0; part < 4; part++) {
+        const __m256i both = bytes(tile + 32 + 32 * part);
+        const __m256i first = _mm256_and_si256(both, low), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        for (int i = 0; i < M; i++) {
+            pairs[i] = _mm256_add_epi16(pairs[i], _mm256_maddubs_epi16(first, four(x[i] + 8 * part)));
+            pairs[i] = _mm256_add_epi16(pairs[i], _mm256_maddubs_epi16(second, four(x[i] + 8 * part + 4)));
+        }
+    }
+    for (int i = 0; i < M; i++) dots[i] = _mm256_madd_epi16(pairs[i], _mm256_set1_epi16(1));
+#endif
+}
+
+template <int M> inline void product8(const uint8_t* tile, const int8_t* const* x, __m256i* dots) {
+    for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
+    for (int part = 0; part < 8; part++) {
+        const __m256i whole = bytes(tile + 16 + 32 * part), size = _mm256_abs_epi8(whole);
+        for (int i = 0; i < M; i++) dots[i] = dot4(dots[i], size, _mm256_sign_epi8(four(x[i] + 4 * part), whole));
+    }
+}
+
+// 8 outputs of M rows of inputs
+template <int BITS, int M>
+void tile_product(const uint8_t* tiles, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
+    __m256 sums[M];
+    for (int i = 0; i < M; i++) sums[i] = _mm256_setzero_ps();
+    const float *scale = in.scale.data() + row * groups, *sum = in.sum.data() + row * groups;
+    for (int64_t g = 0; g < groups; g++, tiles += tile_bytes(BITS)) {
+        const int8_t* x[M];
+        for (int i = 0; i < M; i++) x[i] = in.whole.data() + ((row + i) * groups + g) * GROUP;
+        __m256i dots[M];
+        if constexpr (BITS == 4) product4<M>(tiles, x, dots);
+        else product8<M>(tiles, x, dots);
+        const __m256 d = halves(tiles);
+        for (int i = 0; i < M; i++) {
+            const __m256 scaled = _mm256_mul_ps(d, _mm256_set1_ps(scale[i * groups + g]));
+            sums[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i]), scaled, sums[i]);
+        }
+        if constexpr (BITS == 4) {
+            const __m256 m = halves(tiles + 16);
+            for (int i = 0; i < M; i++) sums[i] = _mm256_fmadd_ps(m, _mm256_set1_ps(sum[i * groups + g]), sums[i]);
+        }
+    }
+    for (int i = 0; i < M; i++) _mm256_storeu_ps(y + i * stride, sums[i]);
+}
+
+#else  // any other machine: the same sums, left to the compiler
+
+float half(const uint8_t* at) {
+    uint16_t bits;
+    std::memcpy(&bits, at, 2);
+    const uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * std::ldexp(static_cast<float>(fraction), -24);
+    const uint32_t word = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
+    float value;
+    std::memcpy(&value, &word, 4);
+    return value;
+}
+
+template <int BITS, int M>
+void tile_product(const uint8_t* tiles, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
+    for (int i = 0; i < M; i++) {
+        float sums[ROWS] = {};
+        const uint8_t* tile = tiles;
+        for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS)) {
+            const int64_t at = (row + i) * groups + g;
+            const int8_t* x = in.whole.data() + at * GROUP;
+            for (int r = 0; r < ROWS; r++) {
+                int32_t dot = 0;
+                for (int k = 0; k < GROUP; k++) {
+                    if (BITS == 4) {
+                        const uint8_t both = tile[32 + 32 * (k / 8) + 4 * r + k % 4];
+                        dot += static_cast<int32_t>(k % 8 < 4 ? both & 15 : both >> 4) * x[k];
+                    } else {
+                        dot += static_cast<int8_t>(tile[16 + 32 * (k / 4) + 4 * r + k % 4]) * static_cast<int32_t>(x[k]);
+                    }
+                }
+                sums[r] += half(tile + 2 * r) * in.scale[at] * static_cast<float>(dot);
+                if (BITS == 4) sums[r] += half(tile + 16 + 2 * r) * in.sum[at];
+            }
+        }
+        std::copy(sums, sums + ROWS, y + i * stride);
+    }
+}
+
+#endif
+
+template <int BITS> void tile_rows(const uint8_t* tiles, const Inputs& in, int64_t rows, int64_t groups, float* y, int64_t n) {
+    int64_t row = 0;
+    for (; row + 4 <= rows; row += 4) tile_product<BITS, 4>(tiles, in, row, groups, y + row * n, n);
+    for (; row + 2 <= rows; row += 2) tile_product<BITS, 2>(tiles, in, row, groups, y + row * n, n);
+    for (; row < rows; row++) tile_product<BITS, 1>(tiles, in, row, groups, y + row * n, n);
+}
+
+}  // namespace
+
+extern "C" {
+
+// y [rows, n] = x [rows, k] Wt; n is a multiple of 8 and k of 32
+void glassformer_product(int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n) {
+    static thread_local Inputs inputs;
+    const int64_t groups = k / GROUP;
+    inputs.whole.resize(rows * k);
+    inputs.scale.resize(rows * groups);
+    inputs.sum.resize(rows * groups);
+    Inputs& in = inputs;
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows * groups; i++)
+            round_group(x + i * GROUP, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i);
+#pragma omp for schedule(static)
+        for (int64_t tile = 0; tile < n / ROWS; tile++) {
+            const uint8_t* tiles = weight + tile * groups * tile_bytes(bits);
+            if (bits == 4) tile_rows<4>(tiles, in, rows, groups, y + tile * ROWS, n);
+            else tile_rows<8>(tiles, in, rows, groups, y + tile * ROWS, n);
+        }
+    }
+}
+
+// blocks [n, k / 32, 20 or 34 bytes] as GGUF's Q4_1 and Q8_0, to the tiles described above
+void glassformer_pack(int bits, const uint8_t* blocks, uint8_t* packed, int64_t k, int64_t n) {
+    const int64_t groups = k / GROUP, from = block_bytes(bits), to = tile_bytes(bits);
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < n; row++) {
+        const int64_t r = row % ROWS;
+        for (int64_t g = 0; g < groups; g++) {
+            const uint8_t* block = blocks + (row * groups + g) * from;
+            uint8_t* tile = packed + (row / ROWS * groups + g) * to;
+            std::memcpy(tile + 2 * r, block, 2);
+            if (bits == 8) {
+                for (int part = 0; part < 8; part++) std::memcpy(tile + 16 + 32 * part + 4 * r, block + 2 + 4 * part, 4);
+                continue;
+            }
+            std::memcpy(tile + 16 + 2 * r, block + 2, 2);
+            const uint8_t* q = block + 4;  // low halves are columns 0 .. 15, high ones 16 .. 31
+            for (int part = 0; part < 4; part++)
+                for (int c = 0; c < 4; c++) {
+                    const int first = 8 * part + c, second = first + 4;
+                    const uint8_t low = first < 16 ? q[first] & 15 : q[first - 16] >> 4;
+                    const uint8_t high = second < 16 ? q[second] & 15 : q[second - 16] >> 4;
+                    tile[32 + 32 * part + 4 * r + c] = static_cast<uint8_t>(low | high << 4);
+                }
+        }
+    }
+}
+
+// The same for code that torch has compiled: x [rows, k] and the packed weight [n / 8, k / 32, bytes], both contiguous.
+AOTITorchError aoti_torch_cpu_quantized_linear(AtenTensorHandle x, AtenTensorHandle weight, int64_t bits, AtenTensorHandle* y) {
+    int64_t rows, k, tiles;
+    void *from, *packed, *to;
+    TRY(aoti_torch_get_size(x, 0, &rows));
+    TRY(aoti_torch_get_size(x, 1, &k));
+    TRY(aoti_torch_get_size(weight, 0, &tiles));
+    const int64_t sizes[] = {rows, tiles * ROWS}, strides[] = {tiles * ROWS, 1};
+    TRY(aoti_torch_empty_strided(
+        2, sizes, strides, aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), 0, y));
+    TRY(aoti_torch_get_data_ptr(x, &from));
+    TRY(aoti_torch_get_data_ptr(weight, &packed));
+    TRY(aoti_torch_get_data_ptr(*y, &to));
+    glassformer_product(static_cast<int>(bits), static_cast<const float*>(from), static_cast<const uint8_t*>(packed),
+                        static_cast<float*>(to), rows, k, tiles * ROWS);
+    return AOTI_TORCH_SUCCESS;
+}
+}
