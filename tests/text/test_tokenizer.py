@@ -1,13 +1,21 @@
 """Tokenizers: text comes back, training is deterministic, special tokens stay special, broken files are named."""
 
+import os
+import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from glassformer.errors import InputError
-from glassformer.text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer
+from glassformer.text.pretrained import read_tokenizer
+from glassformer.text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, TextStream, Tokenizer
 
 TEXTS = [
     "A man in a blue shirt is riding a bike.",
@@ -144,3 +152,215 @@ def test_text_that_spells_a_special_token_comes_back():
         ids = tokenizer.encode(text)
         assert min(ids) > UNK
         assert tokenizer.decode(ids) == text
+
+
+# --- Tokenizers of pretrained models, and streams ---------------------------------------------------------------------
+
+SHARED = Path(os.environ.get("GLASSFORMER_SHARED") or Path(__file__).parents[2] / ".." / "shared")
+GPT2 = SHARED / "data" / "gpt2_bpe"
+
+
+@cache
+def byte_level():
+    """The real GPT-2 tokenizer where it is there, else one of single bytes: streams must work with both."""
+    if GPT2.is_dir():
+        return read_tokenizer(GPT2)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|endoftext|>"])
+    return Tokenizer(backend)
+
+
+@cache
+def wordpiece():
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"abcdef",
+        *(f"##{c}" for c in "abcdef"),
+        ",",
+        ".",
+        "'",
+        "##bc",
+    ]
+    backend = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    backend.add_special_tokens(words[:5])
+    return Tokenizer(backend)
+
+
+@cache
+def fallback():
+    """Unigram with byte tokens, decoded as Llama's are."""
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -3.0), ("▁a", -2.0), ("b", -2.0), ("</", -4.0), ("s>", -4.0)]
+    pieces += [(f"<0x{byte:02X}>", -9.0) for byte in range(256)]
+    backend = tokenizers.Tokenizer(models.Unigram(pieces, 0, True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(steps)
+    backend.add_special_tokens(["<unk>", "</s>"])
+    return Tokenizer(backend)
+
+
+@cache
+def own(kind):
+    return Tokenizer.train(TEXTS, kind, vocab_size=400, min_frequency=1)
+
+
+STREAMS = {
+    "gpt2": byte_level,
+    "wordpiece": wordpiece,
+    "fallback": fallback,
+    "bpe": lambda: own("bpe"),
+    "word": lambda: own("word"),
+    "character": lambda: own("character"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_stream_gives_what_decoding_all_gives(name, data):
+    tokenizer = STREAMS[name]()
+    text = data.draw(st.text(st.sampled_from("ab cde, '.é日🎉👩‍👩‍👧\u0301\ufffd\n▁"), max_size=20))
+    loose = st.lists(st.integers(0, tokenizer.vocab_size + 1), max_size=12)
+    ids = data.draw(loose) + tokenizer.encode(text) + data.draw(loose)
+    skip = data.draw(st.booleans())
+    whole = tokenizer.decode(ids, skip_specials=skip)
+    stream = TextStream(tokenizer, skip_specials=skip)
+    for _ in range(2):  # it begins anew after `finish`
+        given_out = ""
+        for i in ids:
+            given_out += stream.push(i)
+            assert whole.startswith(given_out)
+        assert given_out + stream.finish() == whole
+
+
+def test_a_stream_holds_incomplete_characters_back():
+    for tokenizer in (byte_level(), fallback()):
+        ids = tokenizer.encode("a🎉b")
+        stream = TextStream(tokenizer)
+        pieces = [stream.push(i) for i in ids]
+        assert len(ids) > 3 and all("\ufffd" not in piece for piece in pieces)
+        assert "".join(pieces) + stream.finish() == "a🎉b"
+    cut = TextStream(byte_level())
+    assert [cut.push(i) for i in byte_level().encode("🎉")[:-1]] == [""] * (len(byte_level().encode("🎉")) - 1)
+    assert cut.finish() == "\ufffd"
+
+
+def test_an_unknown_decoder_gives_its_text_at_the_end():
+    backend = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 1}))
+    backend.decoder = decoders.Sequence([decoders.Fuse(), decoders.Replace("ab", "x")])
+    stream = TextStream(Tokenizer(backend))
+    assert [stream.push(0), stream.push(1), stream.finish()] == ["", "", "x"]
+
+
+def test_the_work_of_a_stream_does_not_grow(monkeypatch):
+    for tokenizer in (own("bpe"), byte_level(), wordpiece()):
+        longest = []
+        decode = tokenizer.decode
+
+        def watched(ids, decode=decode, longest=longest, **rest):
+            longest.append(len(ids))
+            return decode(ids, **rest)
+
+        monkeypatch.setattr(tokenizer, "decode", watched)
+        stream = TextStream(tokenizer)
+        for i in tokenizer.encode("a b c, " * 50):
+            stream.push(i)
+        assert max(longest, default=0) <= 2
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text(max_size=30))
+def test_byte_level_tokenizers_keep_all_text(text):
+    tokenizer = byte_level()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode_all([text, "a"]) == [tokenizer.encode(text), tokenizer.encode("a")]
+
+
+def test_frames_and_segments():
+    tokenizer = wordpiece()
+    a, b = tokenizer.id_of("a"), tokenizer.id_of("b")
+    assert tokenizer.encode("a") == [a]
+    assert tokenizer.encode("a", frame=True) == [2, a, 3]
+    assert tokenizer.encode_all(["a", "b"], frame=True) == [[2, a, 3], [2, b, 3]]
+    assert tokenizer.encode_pair("a", "b b") == ([2, a, 3, b, b, 3], [0, 0, 0, 1, 1, 1])
+    assert tokenizer.decode([2, a, 3, b, 3, 0]) == "a b"
+    assert tokenizer.decode([2, a, 3], skip_specials=False) == "[CLS] a [SEP]"
+    assert own("bpe").encode("a man", frame=True) == own("bpe").encode("a man")
+
+
+def test_special_tokens_are_read_only_when_asked():
+    tokenizer = wordpiece()
+    assert tokenizer.encode("a [MASK]", read_specials=True) == [tokenizer.id_of("a"), 4]
+    assert tokenizer.encode_all(["[MASK]"], frame=True, read_specials=True) == [[2, 4, 3]]
+    assert tokenizer.encode_pair("[MASK]", "a", read_specials=True)[0][1] == 4
+    assert not tokenizer.special_ids - {tokenizer.unk_id} & set(tokenizer.encode("a [MASK] [SEP]"))
+    assert own("bpe").encode("</s>", read_specials=True) == [EOS]
+    assert own("bpe").encode("</s>") != [EOS]
+    # A unigram model has "</s>" among its pieces and would find it in the text.
+    ids, segments = fallback().encode_pair("</s>", "a</s>")
+    assert 1 not in ids and 1 not in fallback().encode("</s>") and len(ids) == len(segments)
+    assert fallback().decode(fallback().encode("</s>")) == "</s>"
+    assert fallback().encode("</s>", read_specials=True) == [1]
+
+
+def test_roles():
+    tokenizer = wordpiece()
+    assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id) == (
+        0,
+        1,
+        2,
+        3,
+        4,
+    )
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (None, None)
+    assert tokenizer.special_ids == frozenset(range(5))
+    mine = own("bpe")
+    assert (mine.pad_id, mine.bos_id, mine.eos_id, mine.unk_id, mine.mask_id, mine.cls_id) == (0, 1, 2, 3, None, None)
+    assert mine.special_ids == frozenset(range(4))
+    backend = tokenizers.Tokenizer.from_str(mine._backend.to_str())
+    named = Tokenizer(backend, specials={"eos": "▁A"})
+    assert named.eos_id == named.id_of("▁A") and named.eos_id in named.special_ids
+    with pytest.raises(InputError, match="'eso' is no role of a special token"):
+        Tokenizer(backend, specials={"eso": "</s>"})
+    with pytest.raises(InputError, match="eos token must be in the vocabulary"):
+        Tokenizer(backend, specials={"eos": "<nothing>"})
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_tokenizers_are_saved_loaded_and_copied(name, tmp_path):
+    tokenizer = STREAMS[name]()
+    tokenizer.save(tmp_path / "tokenizer.json")
+    text = "a b </s> [MASK] 🎉"
+    for other in (Tokenizer.load(tmp_path / "tokenizer.json"), pickle.loads(pickle.dumps(tokenizer))):
+        assert other == tokenizer
+        assert other.kind == tokenizer.kind
+        assert (other.specials, other.special_ids) == (tokenizer.specials, tokenizer.special_ids)
+        assert other.encode(text) == tokenizer.encode(text)
+
+
+def test_ids_without_a_token_and_text_that_is_none():
+    assert wordpiece().decode([5, 10**6, -100]) == "a"
+    with pytest.raises(InputError, match="lone surrogates"):
+        wordpiece().encode("\ud800")
+    with pytest.raises(InputError, match="lone surrogates"):
+        wordpiece().encode_all(["\ud800"])
+
+
+def test_threads_do_not_mix_reading_special_tokens():
+    tokenizer = wordpiece()
+
+    def work(read):
+        return all((4 in tokenizer.encode("a [MASK] b", read_specials=read)) is read for _ in range(300))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, [True, False] * 4))

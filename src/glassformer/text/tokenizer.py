@@ -1,11 +1,17 @@
-"""Tokenizers: words, characters or byte-pair encoding (Sennrich 2016), around the library `tokenizers`.
+"""Tokenizers: text to ids and back, around the library `tokenizers`; our own and those of pretrained models.
 
-The first four ids are the same in all of them: padding, beginning, end, unknown.
+Our own (words, characters or byte-pair encoding, Sennrich 2016) have the same first four ids: padding, beginning, end,
+unknown. Those of pretrained models keep the ids that they have; `text/pretrained.py` finds and builds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import codecs
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,6 +25,18 @@ SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 KINDS = ("bpe", "word", "character")
 Kind = Literal["bpe", "word", "character"]
 
+# How the tokens with a role are usually spelled, the most telling first. `<s>` and `</s>` frame the text of models that
+# fill masks (RoBERTa, XLM-R), and only there do they play [CLS] and [SEP].
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "pad": ("<pad>", "[PAD]", "<|pad|>"),
+    "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>"),
+    "eos": ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
+    "unk": ("<unk>", "[UNK]", "<|unk|>"),
+    "cls": ("[CLS]", "<cls>"),
+    "sep": ("[SEP]", "<sep>"),
+    "mask": ("[MASK]", "<mask>", "<|mask|>"),
+}
+
 # Punctuation stands alone, with the space before it if there is one, so that "Yes, sir." and its Moses-tokenised form
 # "Yes , sir ." cost equally many tokens. Moses' escapes (&apos;) are one symbol, a run of the same mark is one ("..."),
 # and marks inside a word (t-shirt, don't, u.s) stay with it: there the merges decide.
@@ -26,23 +44,27 @@ _PUNCTUATION = r"▁?&(?:amp|apos|quot|lt|gt|#\d+);|▁?(?!(?<=[\p{L}\p{N}])[-'�
 
 
 class Tokenizer:
-    """Text to ids and back. Made by `Tokenizer.train` or `Tokenizer.load`.
+    """Text to ids and back. Made by `Tokenizer.train`, `Tokenizer.load` or `pretrained.read_tokenizer`.
 
-    No method adds the beginning or the end of a sentence; batches do. Text that happens to spell a special token
-    (`"</s>"`) is never read as one.
+    Text that happens to spell a special token (`"</s>"`) is never read as one unless `read_specials` asks for it, and
+    nothing is put around the text unless `frame` does (our own tokenizers have no frame: batches add their ends).
+
+    `specials` names the tokens that play a role, where the usual spelling is not it: `{"eos": "<|im_end|>"}`; the roles
+    are the keys of `ROLES`. Raises `InputError` for an unknown role, a token that the vocabulary lacks, and a backend
+    that has most of our own first four ids but not all.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer):
-        for wanted, name in enumerate(SPECIALS):
-            if backend.token_to_id(name) != wanted:
-                raise InputError(
-                    f"the tokenizer must have {name} as id {wanted}, it has {backend.token_to_id(name)}; "
-                    "train one with glassformer."
-                )
-        backend.encode_special_tokens = True
+    def __init__(self, backend: tokenizers.Tokenizer, *, specials: Mapping[str, str] | None = None):
+        self._own = _is_own(backend)
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
+        self._lock = threading.Lock()  # the backend has one switch for "read specials", shared by all threads
+        self.specials: dict[str, str] = _roles(backend, specials or {})
+        added = backend.get_added_tokens_decoder()
+        self.special_ids: frozenset[int] = frozenset(i for i, token in added.items() if token.special)
+        self._hidden = frozenset((PAD, BOS, EOS)) if self._own else self.special_ids
+        self._never = self.special_ids - {self.unk_id}  # what text must not give unless it is asked for
 
     @classmethod
     def train(
@@ -65,18 +87,74 @@ class Tokenizer:
             raise InputError("a tokenizer cannot be trained on texts without any token; check the training files.")
         return cls(backend)
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without specials (`<unk>` excepted)."""
-        return _plain(self._backend.encode(text, add_special_tokens=False).ids)
+    def encode(self, text: str, *, frame: bool = False, read_specials: bool = False) -> list[int]:
+        """The ids of `text`.
 
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        `frame` adds what the model's tokenizer puts around a text ([CLS] and [SEP], `<s>`, `</s>`, or nothing);
+        `read_specials` reads special tokens that the text spells ("[MASK]", the marks of a chat template). Without
+        both, no special id occurs in the result, the unknown token excepted.
+        """
+        with self._reading(read_specials):
+            encoding = self._backend.encode(text, add_special_tokens=frame)
+        return encoding.ids if read_specials else self._plain(encoding)[0]
+
+    def encode_all(self, texts: Sequence[str], frame: bool = False, *, read_specials: bool = False) -> list[list[int]]:
         """`encode` for many texts at once, in parallel."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [_plain(encoding.ids) for encoding in encodings]
+        with self._reading(read_specials):
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=frame)
+        return [encoding.ids if read_specials else self._plain(encoding)[0] for encoding in encodings]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`: padding, beginning and end are skipped, an unknown token shows as `<unk>`."""
-        return str(self._backend.decode([int(i) for i in ids if i > EOS], skip_special_tokens=False))
+    def encode_pair(self, text: str, second: str, *, read_specials: bool = False) -> tuple[list[int], list[int]]:
+        """Two texts in one framed sequence: its ids, and for each the segment (token type) that it belongs to."""
+        with self._reading(read_specials):
+            encoding = self._backend.encode(text, second, add_special_tokens=True)
+        return (encoding.ids, encoding.type_ids) if read_specials else self._plain(encoding)
+
+    @contextmanager
+    def _reading(self, specials: bool) -> Iterator[None]:
+        """The backend set to read special tokens in texts or not, for this thread alone."""
+        with self._lock:
+            self._backend.encode_special_tokens = not specials
+            try:
+                yield
+            except TypeError as error:
+                raise InputError(f"a text must be a valid Unicode string, without lone surrogates ({error}).") from None
+
+    def _plain(self, encoding: Any) -> tuple[list[int], list[int]]:
+        """Ids and segments in which a special token that the *text* spelled is spelled by other tokens: the model's
+        vocabulary holds it too, so the model may find it there. In our own tokenizers it becomes `<unk>`."""
+        ids, segments = encoding.ids, encoding.type_ids
+        if self._never.isdisjoint(ids):
+            return ids, segments
+        framed = encoding.special_tokens_mask
+        found = [i in self._never and not part for i, part in zip(ids, framed, strict=True)]
+        if not any(found):
+            return ids, segments
+        pieces = [self._spelled(i) if again else [i] for i, again in zip(ids, found, strict=True)]
+        wide = [segment for piece, segment in zip(pieces, segments, strict=True) for _ in piece]
+        return [i for piece in pieces for i in piece], wide
+
+    def _spelled(self, special: int) -> list[int]:
+        """Ordinary ids for the text of a special token: of its first character, and of the rest."""
+        instead = [] if self.unk_id is None else [self.unk_id]
+        if self._own:
+            return instead
+        token, cut = str(self._backend.id_to_token(special)), self._backend.model.tokenize
+        try:
+            parts = [piece.id for part in (token[:1], token[1:]) if part for piece in cut(part)]
+        except Exception:  # a vocabulary of words that has neither the part nor an unknown token
+            return instead
+        return [i for part in parts for i in (instead if part in self._never else [part])]
+
+    def decode(self, ids: Iterable[int], *, skip_specials: bool = True) -> str:
+        """The text of `ids`, with white space as the tokenizer keeps it: byte-level ones (GPT-2) keep all of it.
+
+        Special tokens are left out by default; our own tokenizers show an unknown token as `<unk>` even then. Ids
+        without a token give nothing.
+        """
+        hidden = self._hidden if skip_specials else frozenset()
+        shown = [i for i in map(int, ids) if i >= 0 and i not in hidden]
+        return str(self._backend.decode(shown, skip_special_tokens=False))
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """Each id's token as the vocabulary writes it, specials too: for pictures and alignments."""
@@ -85,25 +163,72 @@ class Tokenizer:
             raise InputError(f"ids must lie in [0, {self.vocab_size}), the size of this vocabulary.")
         return cast("list[str]", names)
 
-    @property
-    def vocab_size(self) -> int:
-        """The number of tokens, specials included: ids lie in [0, vocab_size)."""
-        return int(self._backend.get_vocab_size())
+    def id_of(self, token: str) -> int | None:
+        """The id of a token as the vocabulary writes it, special or not; None where there is no such token."""
+        return self._backend.token_to_id(token)
+
+    def _id_of_role(self, role: str) -> int | None:
+        return self.id_of(self.specials[role]) if role in self.specials else None
 
     @property
-    def kind(self) -> Kind:
-        """`bpe`, `word` or `character`."""
+    def pad_id(self) -> int | None:
+        """The padding token's id; None where there is none, and so for the other six."""
+        return self._id_of_role("pad")
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of the token that begins a text."""
+        return self._id_of_role("bos")
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of the token that ends a text."""
+        return self._id_of_role("eos")
+
+    @property
+    def unk_id(self) -> int | None:
+        """The id that stands for what has no token."""
+        return self._id_of_role("unk")
+
+    @property
+    def cls_id(self) -> int | None:
+        """The id of the first token of a framed text, in models that fill masks."""
+        return self._id_of_role("cls")
+
+    @property
+    def sep_id(self) -> int | None:
+        """The id of the token between and after framed texts, in models that fill masks."""
+        return self._id_of_role("sep")
+
+    @property
+    def mask_id(self) -> int | None:
+        """The id of the token that hides another."""
+        return self._id_of_role("mask")
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The number of ids, specials and added tokens included: ids lie in [0, vocab_size)."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def kind(self) -> str:
+        """`bpe`, `word` or `character` (one of `KINDS`) for our own, else the model: `bpe`, `unigram`..."""
+        if not self._own:
+            return type(self._backend.model).__name__.lower()
         if isinstance(self._backend.model, models.BPE):
             return "bpe"
         return "word" if isinstance(self._backend.pre_tokenizer, pre_tokenizers.WhitespaceSplit) else "character"
 
     def save(self, path: str | Path) -> None:
-        """Write `tokenizer.json`, the format of Hugging Face `tokenizers`."""
+        """Write `tokenizer.json`, Hugging Face's format; `pretrained.tokenizer_files` keeps unusual roles too."""
         Path(path).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
-        """Read what `save` wrote. Raises `InputError` if the file is missing, broken, or has other special tokens."""
+    def load(cls, path: str | Path, *, specials: Mapping[str, str] | None = None) -> Tokenizer:
+        """Read a `tokenizer.json`: what `save` wrote, or that of a pretrained model.
+
+        Raises `InputError` if the file is missing or broken, or is one of ours with other special tokens.
+        """
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -115,7 +240,7 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception for any broken file
             raise InputError(f"{path}: not a whole tokenizer file ({error}); copy or train it again.") from None
         try:
-            return cls(backend)
+            return cls(backend, specials=specials)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -125,13 +250,127 @@ class Tokenizer:
     def __hash__(self) -> int:
         return hash(self._backend.to_str())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        told = {role: token for role, token in self.specials.items() if self.id_of(token) in self.special_ids}
+        return partial(Tokenizer, specials=told), (self._backend,)
+
     def __repr__(self) -> str:
         return f"Tokenizer({self.kind}, {self.vocab_size} tokens)"
 
 
-def _plain(ids: list[int]) -> list[int]:
-    """Text never gives a special id: a word spelled `</s>` is unknown, not the end."""
-    return [i if i > EOS else UNK for i in ids]
+class TextStream:
+    """Decodes ids as they come. What `push` and `finish` return, joined, is `tokenizer.decode` of all ids.
+
+    `push` returns the new text that no later id can change: nothing of a character before all its bytes are there.
+    The work per id does not grow with the length of the text. Some decoders give their text later: byte tokens
+    (`<0xE2>`, of SentencePiece) wait for the first token that is none, since an invalid byte changes what its
+    neighbours show; and a decoder that this class does not know gives all of its text at `finish`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_specials: bool = True):
+        self._tokenizer = tokenizer
+        self._hidden = tokenizer._hidden if skip_specials else frozenset()
+        self._way = _way_of_decoding(tokenizer._backend.decoder)
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+        self._context: list[int] = []  # the last id that was given out: decoders treat a first token otherwise
+        self._held: list[int] = []
+
+    def push(self, id: int) -> str:
+        """Take the next id; return the text that is final now and was not before, often `""`."""
+        id = int(id)
+        token = None if id < 0 or id in self._hidden else self._tokenizer._backend.id_to_token(id)
+        if not token:
+            return ""
+        if self._way == "bytes":
+            return self._bytes.decode(_token_bytes(token))
+        self._held.append(id)
+        waits = self._way == "whole" or (self._way == "fallback" and len(token) == 6 and token.startswith("<0x"))
+        return "" if waits else self._give()
+
+    def finish(self) -> str:
+        """The text that was still held back; the stream then begins anew."""
+        text = self._give() + self._bytes.decode(b"", final=True)
+        self._context = []
+        return text
+
+    def _give(self) -> str:
+        """The text of the ids that are held."""
+        before = self._tokenizer.decode(self._context, skip_specials=False)
+        text = self._tokenizer.decode(self._context + self._held, skip_specials=False)
+        self._context, self._held = self._held[-1:] or self._context, []
+        return text[len(before) :]
+
+
+def _is_own(backend: tokenizers.Tokenizer) -> bool:
+    """Whether a tokenizer is ours: its first four ids are. Raises `InputError` when three are: it was changed."""
+    if backend.post_processor is not None or not isinstance(backend.model, (models.BPE, models.WordLevel)):
+        return False
+    wrong = [wanted for wanted, name in enumerate(SPECIALS) if backend.token_to_id(name) != wanted]
+    if len(wrong) == 1:
+        name, came = SPECIALS[wrong[0]], backend.token_to_id(SPECIALS[wrong[0]])
+        raise InputError(f"the tokenizer must have {name} as id {wrong[0]}, it has {came}; train one with glassformer.")
+    return not wrong
+
+
+def _roles(backend: tokenizers.Tokenizer, given: Mapping[str, str]) -> dict[str, str]:
+    """The token of each role: as given, else what the model names, else the usual spelling."""
+    for role, token in given.items():
+        if role not in ROLES:
+            raise InputError(f"'{role}' is no role of a special token.{did_you_mean(role, ROLES)}")
+        if backend.token_to_id(token) is None:
+            raise InputError(f"the {role} token must be in the vocabulary, which has no {token!r}.")
+    known = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+    backend.add_special_tokens([token for token in given.values() if backend.token_to_id(token) not in known])
+    spellings = dict(ROLES)
+    unknown = getattr(backend.model, "unk_token", None)
+    if unknown is not None:
+        spellings["unk"] = (unknown, *spellings["unk"])
+    if any(backend.token_to_id(token) is not None for token in ("<mask>", given.get("mask", "<mask>"))):
+        spellings |= {"cls": (*spellings["cls"], "<s>"), "sep": (*spellings["sep"], "</s>")}
+    has = {role: [name for name in names if backend.token_to_id(name) is not None] for role, names in spellings.items()}
+    return {role: names[0] for role, names in has.items() if names} | dict(given)
+
+
+def _way_of_decoding(decoder: Any) -> Literal["bytes", "fallback", "window", "whole"]:
+    """How ids can be decoded one by one: by their bytes; each beside the one before it (`window`; `fallback`: runs of
+    byte tokens at once); or only all together."""
+    if decoder is None:
+        return "window"
+    parts = _flat(json.loads(decoder.__getstate__()))
+    kinds = [part["type"] for part in parts]
+    if kinds == ["ByteLevel"]:
+        return "bytes"
+    fused = kinds.index("Fuse") if "Fuse" in kinds else len(kinds)
+    for place, part in enumerate(parts):
+        alone = part["type"] in ("Metaspace", "WordPiece", "BPEDecoder", "ByteFallback", "Fuse")
+        each = part["type"] in ("Replace", "Strip") and place < fused
+        first = part["type"] == "Strip" and part["start"] <= 1 and part["stop"] == 0
+        if not (alone or each or first):
+            return "whole"
+    return "fallback" if "ByteFallback" in kinds else "window"
+
+
+def _flat(decoder: dict[str, Any]) -> list[dict[str, Any]]:
+    if decoder["type"] != "Sequence":
+        return [decoder]
+    return [part for inner in decoder["decoders"] for part in _flat(inner)]
+
+
+def _token_bytes(token: str) -> bytes:
+    """The bytes that a byte-level token writes as letters; a token with other characters stands for itself."""
+    letters = _byte_letters()
+    try:
+        return bytes(letters[letter] for letter in token)
+    except KeyError:
+        return token.encode()
+
+
+@cache
+def _byte_letters() -> dict[str, int]:
+    """GPT-2's alphabet: a byte that prints is its own letter, the others follow from U+0100 on."""
+    printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def _parts(kind: Kind, vocab_size: int, min_frequency: int) -> tuple[tokenizers.Tokenizer, Any]:
