@@ -9,6 +9,7 @@ for each file under both names and takes the one whose SHA-256 is written down.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,12 @@ from glassformer.checkpoints.files import (
 from glassformer.checkpoints.tensors import fill_network, network_tensors, read_tensors, write_tensors
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.int8 import Int8Linear
+from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedLinear, dequantize, quantized
 from glassformer.settings import from_mapping, to_mapping
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read; 1 is written unless weights are quantised
 INDEX = "glassformer.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
@@ -64,6 +66,7 @@ class _Index:
     glassformer: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     checksum: str = ""
+    precision: str = ""
 
 
 def save(
@@ -75,21 +78,25 @@ def save(
     *,
     extra: dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
+    blocks: Mapping[str, Tensor] | None = None,
+    precision: str = "",
 ) -> Path:
     """Write a network with its text side to `folder`, which is made where needed.
 
-    `dtype` stores the floating-point weights as that type (`torch.float16` halves the file). A checkpoint already in
-    the folder stays whole until the new one is. `extra` is kept as it is, for people: plain JSON values.
+    `dtype` stores the floating-point weights as that type (`torch.float16` halves the file). `blocks` are stored in
+    place of the weights that they are named after, and `precision` says what they are; see `checkpoints.quantized`. A
+    checkpoint already in the folder stays whole until the new one is. `extra` is kept as it is, for people: plain JSON
+    values.
 
-    Raises `InputError` for a family that checkpoints do not know and for an int8 copy of a network, `OSError` where
+    Raises `InputError` for a family that checkpoints do not know and for a quantised copy of a network, `OSError` where
     the disk does not take it.
     """
     folder = Path(folder)
     kind = family_of(network)
-    if any(isinstance(module, Int8Linear) for module in network.modules()):
-        raise InputError("an int8 model is for running only; load it in fp32 to save it.")
+    if any(isinstance(module, Int8Linear | QuantizedLinear) for module in network.modules()):
+        raise InputError("a quantised model is for running only; load it in fp32 to save it, or see quantize --help.")
     config = to_mapping(network.config)
-    tensors = network_tensors(network)
+    tensors = {**network_tensors(network), **(blocks or {})}
     if dtype is not None:
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +104,7 @@ def save(
     try:
         files = {WEIGHTS: write_tensors(_new(folder, WEIGHTS), tensors), TOKENIZER: _write_tokenizer(folder, tokenizer)}
         content = {
-            "format": FORMAT,
+            "format": 2 if precision else 1,
             "family": kind,
             "config": config,
             "task": task,
@@ -105,6 +112,7 @@ def save(
             "glassformer": package_version(),
             "files": files,
             "extra": extra or {},
+            **({"precision": precision} if precision else {}),
         }
         write_json(folder / INDEX, {**content, "checksum": checksum(content)})
     finally:
@@ -112,8 +120,8 @@ def save(
     return folder
 
 
-def load(folder: str | Path) -> Loaded:
-    """Read the checkpoint in `folder`, onto the CPU.
+def load(folder: str | Path, *, stored: bool = False) -> Loaded:
+    """Read the checkpoint in `folder`, onto the CPU. With `stored`, quantised weights stay so, for running only.
 
     Raises `InputError` for a folder or file that is missing, a file cut short or changed by a byte, a key this version
     does not know, a newer format, tensors that do not fit the config, or a vocabulary that does not fit the network.
@@ -126,15 +134,27 @@ def load(folder: str | Path) -> Loaded:
     pipeline = from_mapping(TextPipeline, index.text, f"{where} [text]")
     weights, text = (_verified(folder, name, index) for name in (WEIGHTS, TOKENIZER))
     tokenizer = Tokenizer.load(text)
-    if tokenizer.vocab_size != config.vocab_size:
+    if tokenizer.vocab_size > config.vocab_size:  # embeddings may have rows to spare
         raise InputError(
             f"{folder}: the vocabulary does not fit the network: {TOKENIZER} has {tokenizer.vocab_size} tokens, "
             f"the config's 'vocab_size' is {config.vocab_size}. Both must come from the same training."
         )
+    tensors = read_tensors(weights)
+    blocks = {name: t for name, t in tensors.items() if t.dtype == torch.uint8} if index.precision else {}
+    tensors |= {name: _numbers(t, f"{weights}: '{name}'", skip=stored) for name, t in blocks.items()}
     with torch.random.fork_rng(devices=[]):  # building draws initial weights; loading must not move the user's seed
         network = kind.network(config)
-    fill_network(network, read_tensors(weights), str(weights))
+    fill_network(network, tensors, str(weights))
+    if stored and blocks:
+        network = quantized(network, 4, blocks)
     return Loaded(network.eval(), tokenizer, pipeline, index.task, config, index.extra)
+
+
+def _numbers(blocks: Tensor, where: str, skip: bool) -> Tensor:
+    """The weight that blocks stand for; with `skip` one of that shape that takes no memory, as nobody will read it."""
+    if blocks.ndim != 3 or blocks.shape[2] not in BLOCK_BYTES.values():
+        raise InputError(f"{where} must hold blocks of 4 or 8 bits, got the shape {list(blocks.shape)}.")
+    return torch.zeros(()).expand(len(blocks), blocks.shape[1] * GROUP) if skip else dequantize(blocks)
 
 
 def read_weights(folder: str | Path) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,29 @@ _names = {
     torch.bool: "BOOL",
 }
 
+_SAFETENSORS = "a safetensors file"
+_OBJECTS = "a file of Python objects, as torch.save writes"
+_ARCHIVE = "a zip archive, as torch.save writes"
+_signatures = {
+    b"PK\x03\x04": _ARCHIVE,
+    **{bytes([0x80, protocol]): _OBJECTS for protocol in range(2, 6)},
+    b"GGUF": "a GGUF file",
+    **dict.fromkeys((b"lmgg", b"fmgg", b"tjgg"), "a file of llama.cpp from before GGUF"),
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "a file packed by gzip",
+    b"version https://git-lfs": "a pointer of Git LFS instead of the file itself",
+    b"<": "a web page",
+    b"{": "a JSON file",
+}
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file, force it to the disk, and return its SHA-256."""
-    return write_stream(path, _stream(tensors))
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Write a safetensors file, force it to the disk, and return its SHA-256. `metadata` are texts of its header."""
+    return write_stream(path, _stream(tensors, metadata or {}))
 
 
-def _stream(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
-    header: dict[str, Any] = {}
+def _stream(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[Any]:
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, tensor in tensors.items():
         end = offset + tensor.numel() * tensor.element_size()
@@ -56,15 +73,82 @@ def _stream(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. `InputError` where it is missing, cut short or malformed."""
-    try:
+    """The tensors of a safetensors file, on the CPU.
+
+    `InputError` where it is missing, unreadable, cut short, malformed, or a file of another format, which is named.
+    """
+    with _readable(path):
         return safetensors.torch.load_file(path)
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor of an open safetensors file, whose numbers are read when they are asked for."""
+
+    name: str
+    shape: tuple[int, ...]
+    _path: Path = field(repr=False)
+    _file: Any = field(repr=False, compare=False)
+
+    def dense(self) -> Tensor:
+        """The numbers, on the CPU; the errors of `read_tensors`."""
+        with _readable(self._path):
+            return self._file.get_tensor(self.name)
+
+
+def open_tensors(path: Path) -> dict[str, LazyTensor]:
+    """The tensors of a safetensors file by name, none of them read yet; the errors of `read_tensors`."""
+    with _readable(path):
+        file = safetensors.safe_open(path, framework="pt")
+        names: list[str] = file.keys()
+        return {name: LazyTensor(name, tuple(file.get_slice(name).get_shape()), path, file) for name in names}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong in reading a safetensors file, as an `InputError` that says what the file looks like."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: the file is missing.") from None
-    except safetensors.SafetensorError as error:
+    except OSError as error:
+        raise InputError(f"{path}: the file cannot be read ({error}). Give a safetensors file.") from None
+    except (safetensors.SafetensorError, TypeError, ValueError, RuntimeError) as error:  # torch refuses some shapes
+        refuse_code(path)
+        kind = looks_like(path)
+        if kind not in ("", _SAFETENSORS):
+            raise InputError(
+                f"{path} must be a safetensors file, but looks like {kind}. Give a .safetensors file."
+            ) from None
         raise InputError(
             f"{path} is not a whole safetensors file ({error}): cut short or damaged. Use another copy."
         ) from None
+
+
+def looks_like(path: Path) -> str:
+    """What a file is by its first bytes, such as "a GGUF file"; the empty string where they say nothing."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(32)
+    except OSError:
+        return ""
+    if start[4:9] == b"\0\0\0\0{":  # first, as the length before it may look like another format's signature
+        return _SAFETENSORS
+    return next((kind for signature, kind in _signatures.items() if start.startswith(signature)), "")
+
+
+def refuse_code(path: Path) -> None:
+    """Refuse a file of Python objects: to read one can run whatever its maker wrote into it.
+
+    `InputError` where the first bytes are those of such a file, or of the archive in which PyTorch puts it, and where
+    they say nothing but the name ends as such files do: `.bin`, `.pt`, `.pth`, `.ckpt`.
+    """
+    kind = looks_like(path)
+    if kind in (_OBJECTS, _ARCHIVE) or (not kind and path.suffix.lower() in (".bin", ".pt", ".pth", ".ckpt")):
+        raise InputError(
+            f"{path} looks like {kind or _OBJECTS}. Such a file can run code when it is read, so it is refused. "
+            "Use the model's .safetensors file, or convert this one to safetensors where you trust its source."
+        )
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -7,12 +7,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
-from glassformer.layers.attention import Attention, KeysValues, Remember
+from glassformer.layers.attention import Attention, Remember
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.embedding import Embedding
 from glassformer.layers.feed_forward import FeedForward
 from glassformer.layers.norm import Norm
 from glassformer.layers.positions import RelativeBias, Rotation
+from glassformer.layers.rows import KeysValues
 from glassformer.layers.sites import Taps
 
 

@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.norm import Norm
@@ -48,7 +47,7 @@ class Embedding(nn.Module):
         segments: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """`positions` are 0, 1, … unless given, as when a cache already holds the start of each row; `segments` 0."""
-        x = F.embedding(ids, self.token.weight)
+        x = self.token(ids)
         x = self.taps.token(x * self.scale if self.scale != 1.0 else x)
         if self.position is not None:
             place = (

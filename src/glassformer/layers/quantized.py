@@ -6,16 +6,20 @@ The numbers are those of GGUF's Q4_0, Q4_1 and Q8_0 blocks, so what such a file 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glassformer.layers.block import Block
+from glassformer.layers.embedding import Embedding
 from glassformer.layers.kernels import library
 from glassformer.layers.kernels.ops import ROWS, quantized_linear
+from glassformer.layers.linear import Linear
+from glassformer.layers.sites import Network, share
 
 GROUP = 32
 Bits = Literal[4, 8]
@@ -47,6 +51,14 @@ def quantize(weight: Float[Tensor, "N K"], bits: Bits) -> Blocks:
     whole = ((groups - least) / scale.clamp_min(1e-10)).round().clamp(0, 15).to(torch.uint8)
     halves = whole[..., :16] | whole[..., 16:] << 4
     return torch.cat((scale.half().view(torch.uint8), least.half().view(torch.uint8), halves), -1)
+
+
+def as_blocks(kind: str, blocks: UInt8[Tensor, "N G b"]) -> Blocks:
+    """Blocks of a GGUF file as ours: Q4_1 and Q8_0 as they are, Q4_0, d (q - 8), as d q + m with m = -8 d, exactly."""
+    if kind != "Q4_0":
+        return blocks
+    scale = blocks[..., :2].contiguous().view(torch.float16)
+    return torch.cat((blocks[..., :2], (scale * -8).view(torch.uint8), blocks[..., 2:]), -1)
 
 
 def dequantize(blocks: Blocks) -> Float[Tensor, "N K"]:
@@ -104,3 +116,66 @@ def _pack(blocks: Blocks, bits: int) -> Tensor:
     packed = blocks.new_empty(len(blocks) // ROWS, blocks.shape[1], ROWS * blocks.shape[2])
     built.glassformer_pack(bits, blocks.data_ptr(), packed.data_ptr(), blocks.shape[1] * GROUP, len(blocks))
     return packed
+
+
+class QuantizedEmbedding(nn.Module):
+    """Token vectors stored as blocks: those that are looked up become fp32."""
+
+    weight: Tensor
+
+    def __init__(self, blocks: Blocks) -> None:
+        super().__init__()
+        self.embedding_dim = blocks.shape[1] * GROUP
+        self.register_buffer("weight", blocks, persistent=False)
+
+    def forward(self, ids: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
+        return dequantize(self.weight[ids.reshape(-1)]).reshape(*ids.shape, self.embedding_dim)
+
+
+def quantized(network: Network, bits: Bits, stored: Mapping[str, Blocks] | None = None) -> Network:
+    """A copy of the network, for running only, whose dense layers have weights of so many bits; the rest is shared.
+
+    `stored` holds blocks to be used as they are, by the name of the weight; such weights of the network are not looked
+    at. Others are rounded here: those of blocks to `bits`, the head to 8, as it sees what all of them have left. A
+    layer whose input is no multiple of 32 stays as it is.
+    """
+    stored = stored or {}
+    duplicate = share(network)
+    for path, module in list(duplicate.named_modules()):
+        if isinstance(module, Block):
+            _quantize_block(module, bits, stored, f"{path}.")
+    for path, module in list(duplicate.named_modules()):
+        for name, child in module.named_children():
+            where = f"{path}.{name}".removeprefix(".")
+            if isinstance(child, Linear) and (blocks := _blocks(child, f"{where}.weight", 8, stored)) is not None:
+                setattr(module, name, QuantizedLinear([blocks], [child.bias]))
+        if isinstance(module, Embedding) and (name := f"{path}.token.weight") in stored:
+            module.token = QuantizedEmbedding(stored[name])
+    return duplicate
+
+
+def _quantize_block(block: Block, bits: Bits, stored: Mapping[str, Blocks], path: str) -> None:
+    """A block's layers; queries, keys and values become one product, and gate and up."""
+    attention, feed_forward = block.self_attention, block.feed_forward
+    merged = {"to_all": (attention, ("to_query", "to_key", "to_value"), "self_attention.")}
+    if feed_forward.gate is not None:
+        merged["to_both"] = (feed_forward, ("gate", "up"), "feed_forward.")
+    for whole, (module, names, place) in merged.items():
+        layers = [getattr(module, name) for name in names]
+        parts = [_blocks(layer, f"{path}{place}{name}.weight", bits, stored) for layer, name in zip(layers, names)]
+        if None not in parts and len({part.shape[1:] for part in parts}) == 1:
+            setattr(module, whole, QuantizedLinear(parts, [layer.bias for layer in layers]))
+            for name in names:
+                delattr(module, name)
+    for name, module in list(block.named_modules()):
+        for own, child in module.named_children():
+            where = f"{path}{name}.{own}.weight".replace("..", ".")
+            if isinstance(child, Linear) and (blocks := _blocks(child, where, bits, stored)) is not None:
+                setattr(module, own, QuantizedLinear([blocks], [child.bias]))
+
+
+def _blocks(layer: nn.Linear, name: str, bits: Bits, stored: Mapping[str, Blocks]) -> Blocks | None:
+    """The layer's weight as blocks: the stored ones, or made here; None where it cannot be cut into groups."""
+    if name in stored:
+        return stored[name]
+    return None if layer.in_features % GROUP else quantize(layer.weight, bits)

@@ -41,6 +41,15 @@ class Relative:
     buckets: int = 32
     max_distance: int = 128
 
+    def __post_init__(self) -> None:
+        if self.buckets < 4:
+            raise InputError(f"relative positions need at least 4 buckets, got {self.buckets}.")
+        if self.max_distance <= self.buckets // 2:
+            raise InputError(
+                f"'max_distance' must be more than half of the {self.buckets} buckets, which are for single distances, "
+                f"got {self.max_distance}."
+            )
+
 
 @dataclass(frozen=True)
 class MaskedLM:

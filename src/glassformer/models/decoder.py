@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         config = self.config
         if capacity > config.max_length:
             raise InputError(f"the model has {config.max_length} positions, {capacity} are needed: shorten the text.")
-        like = self.stack.embedding.token.weight
+        like = self.stack.blocks[0].norm_1.weight  # not of a dense layer, whose numbers may be quantised
         shape = (config.n_decoder_layers, rows, config.kv_heads, capacity, config.head_width)
         return RowState(like.new_zeros(shape), like.new_zeros(shape))
 

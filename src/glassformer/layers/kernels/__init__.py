@@ -112,7 +112,8 @@ def _declared(built: ctypes.CDLL) -> ctypes.CDLL:
     built.glassformer_product.argtypes = [number, pointer, pointer, pointer, size, size, size]
     built.glassformer_pack.argtypes = [number, pointer, pointer, size, size]
     built.glassformer_attend.argtypes = [*[pointer] * 7, *[size] * 6, ctypes.c_float]
-    for name in ("product", "pack", "attend"):
+    built.glassformer_dense.argtypes = [pointer, pointer, pointer, size, size, size]
+    for name in ("product", "pack", "attend", "dense"):
         getattr(built, f"glassformer_{name}").restype = None
     return built
 

@@ -11,14 +11,16 @@ ROWS = 8
 SHIMS = {
     "quantized_linear": "AOTITorchError aoti_torch_cpu_quantized_linear"
     "(AtenTensorHandle, AtenTensorHandle, int64_t, AtenTensorHandle*)",
+    "dense_linear": "AOTITorchError aoti_torch_cpu_dense_linear(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle*)",
     "attend_rows": "AOTITorchError aoti_torch_cpu_attend_rows"
-    "(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, double, "
-    "AtenTensorHandle*)",
+    "(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, "
+    "double, AtenTensorHandle*)",
 }
 """What compiled code calls in their place, without going through Python."""
 
 _ops = torch.library.Library("glassformer", "DEF")
 _ops.define("quantized_linear(Tensor x, Tensor weight, int bits) -> Tensor")
+_ops.define("dense_linear(Tensor x, Tensor weight) -> Tensor")
 # It writes into `keys` and `values`, which its schema does not say: told, torch would copy the whole cache each time.
 # Nothing else in a step may read them.
 _ops.define(
@@ -29,7 +31,12 @@ _ops.define(
 
 def quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     """x Wᵀ [rows, N] for x [rows, K] in fp32 and a packed W; x is rounded to 8 bits in groups of 32."""
-    return torch.ops.glassformer.quantized_linear(x, weight, bits)
+    return torch.ops.glassformer.quantized_linear(x.contiguous(), weight, bits)
+
+
+def dense_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wᵀ [rows, N] for x [rows, K], both in fp32, for a few rows."""
+    return torch.ops.glassformer.dense_linear(x.contiguous(), weight)
 
 
 def attend_rows(
@@ -37,16 +44,25 @@ def attend_rows(
 ) -> Tensor:
     """Write `key` and `value` [B, G, T, d] into the caches [B, G, C, d] at `positions` [B, T]; then attention
     [B, H, T, d] of each query to all up to its own position. All in fp32, the caches contiguous."""
-    return torch.ops.glassformer.attend_rows(query, key, value, keys, values, positions, scale)
+    new = (tensor.contiguous() for tensor in (query, key, value))
+    return torch.ops.glassformer.attend_rows(*new, keys, values, positions, scale)
 
 
 @torch.library.impl(_ops, "quantized_linear", "CPU")
 def _quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     built = library()
     assert built is not None
-    x = x.contiguous()
     y = x.new_empty(len(x), len(weight) * ROWS)
     built.glassformer_product(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
+    return y
+
+
+@torch.library.impl(_ops, "dense_linear", "CPU")
+def _dense_linear(x: Tensor, weight: Tensor) -> Tensor:
+    built = library()
+    assert built is not None and weight.is_contiguous()
+    y = x.new_empty(len(x), len(weight))
+    built.glassformer_dense(x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, len(weight))
     return y
 
 
@@ -56,7 +72,6 @@ def _attend_rows(
 ) -> Tensor:
     built = library()
     assert built is not None and keys.is_contiguous() and values.is_contiguous()
-    query, key, value, positions = (tensor.contiguous() for tensor in (query, key, value, positions))
     mixed = torch.empty_like(query)
     pointers = (tensor.data_ptr() for tensor in (query, key, value, keys, values, positions, mixed))
     built.glassformer_attend(*pointers, *query.shape[:3], *keys.shape[1:], scale)
@@ -66,6 +81,11 @@ def _attend_rows(
 @torch.library.register_fake("glassformer::quantized_linear", lib=_ops)
 def _(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] * ROWS)
+
+
+@torch.library.register_fake("glassformer::dense_linear", lib=_ops)
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
 
 
 @torch.library.register_fake("glassformer::attend_rows", lib=_ops)

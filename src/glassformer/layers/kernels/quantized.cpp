@@ -25,6 +25,8 @@
 namespace {
 
 constexpr int GROUP = 32, ROWS = 8;
+constexpr int64_t BAND = 64;  // rows of inputs that stay in a core's cache while the weight passes by
+constexpr int64_t AHEAD = 1600;  // bytes of a weight that are asked for before their turn
 
 constexpr int64_t tile_bytes(int bits) { return bits == 4 ? 160 : 272; }
 // from blocks as GGUF files have them: fp16 d (and m), 16 bytes of halves or 32 whole ones
@@ -34,6 +36,109 @@ struct Inputs {  // of all rows: whole numbers, and of every group a scale and t
     std::vector<int8_t> whole;
     std::vector<float> scale, sum;
 };
+
+#if defined(__AVX2__)
+
+inline __m256 halves(const uint8_t* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
+inline __m256i bytes(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
+inline __m256i four(const int8_t* at) {  // four columns, for each of the 8 rows
+    return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(at)));
+}
+inline __m256i pairs_of(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+
+void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
+    __m256 part[4], largest = _mm256_setzero_ps();
+    for (int i = 0; i < 4; i++) {
+        part[i] = _mm256_loadu_ps(x + 8 * i);
+        largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), part[i]));
+    }
+    float lanes[8], most = 0;
+    _mm256_storeu_ps(lanes, largest);
+    for (float lane : lanes) most = std::max(most, lane);
+    const __m256 inverse = _mm256_set1_ps(most > 0 ? 127.0f / most : 0.0f);
+    __m256i word[4], total = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) {
+        word[i] = _mm256_cvtps_epi32(_mm256_mul_ps(part[i], inverse));
+        total = _mm256_add_epi32(total, word[i]);
+    }
+    const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(word[0], word[1]), _mm256_packs_epi32(word[2], word[3]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing works within halves
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(whole), _mm256_permutevar8x32_epi32(mixed, order));
+    int32_t sums[8], count = 0;
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), total);
+    for (int32_t lane : sums) count += lane;
+    *scale = most / 127.0f;
+    *sum = *scale * static_cast<float>(count);
+}
+
+// dots of M rows of inputs with the 8 rows of a tile, for one group
+template <int M> inline void dots4(const uint8_t* tile, const int8_t* const* x, __m256i* dots) {
+    const __m256i low = _mm256_set1_epi8(15);
+    for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
+    for (int part = 0; part < 4; part++) {
+        const __m256i both = bytes(tile + 32 + 32 * part);
+        const __m256i first = _mm256_and_si256(both, low), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        for (int i = 0; i < M; i++) {
+            const __m256i a = four(x[i] + 8 * part), b = four(x[i] + 8 * part + 4);
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+            dots[i] = _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(dots[i], first, a), second, b);
+#else  // 16 bits are enough for the sum of a group: 16 x 15 x 127 < 2^15
+            dots[i] = _mm256_add_epi16(dots[i], _mm256_maddubs_epi16(first, a));
+            dots[i] = _mm256_add_epi16(dots[i], _mm256_maddubs_epi16(second, b));
+#endif
+        }
+    }
+#if !(defined(__AVX512VNNI__) && defined(__AVX512VL__))
+    for (int i = 0; i < M; i++) dots[i] = pairs_of(dots[i]);
+#endif
+}
+
+template <int M> inline void dots8(const uint8_t* tile, const int8_t* const* x, __m256i* dots) {
+    for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
+    for (int part = 0; part < 8; part++) {
+        const __m256i whole = bytes(tile + 16 + 32 * part), size = _mm256_abs_epi8(whole);
+        for (int i = 0; i < M; i++) {
+            const __m256i turned = _mm256_sign_epi8(four(x[i] + 4 * part), whole);
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+            dots[i] = _mm256_dpbusd_epi32(dots[i], size, turned);
+#else
+            dots[i] = _mm256_add_epi32(dots[i], pairs_of(_mm256_maddubs_epi16(size, turned)));
+#endif
+        }
+    }
+}
+
+// 8 outputs of M rows of inputs
+template <int BITS, int M>
+void tile_product(const uint8_t* tile, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
+    __m256 sums[M];
+    const int8_t* x[M];
+    for (int i = 0; i < M; i++) {
+        sums[i] = _mm256_setzero_ps();
+        x[i] = in.whole.data() + (row + i) * groups * GROUP;
+    }
+    const float *scale = in.scale.data() + row * groups, *sum = in.sum.data() + row * groups;
+    for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS)) {
+        for (int64_t line = 0; line < tile_bytes(BITS); line += 64)
+            _mm_prefetch(reinterpret_cast<const char*>(tile + AHEAD + line), _MM_HINT_T0);
+        __m256i dots[M];
+        if constexpr (BITS == 4) dots4<M>(tile, x, dots);
+        else dots8<M>(tile, x, dots);
+        const __m256 d = halves(tile);
+        for (int i = 0; i < M; i++) {
+            const __m256 scaled = _mm256_mul_ps(d, _mm256_broadcast_ss(scale + i * groups + g));
+            sums[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i]), scaled, sums[i]);
+        }
+        if constexpr (BITS == 4) {
+            const __m256 m = halves(tile + 16);
+            for (int i = 0; i < M; i++) sums[i] = _mm256_fmadd_ps(m, _mm256_broadcast_ss(sum + i * groups + g), sums[i]);
+        }
+        for (int i = 0; i < M; i++) x[i] += GROUP;
+    }
+    for (int i = 0; i < M; i++) _mm256_storeu_ps(y + i * stride, sums[i]);
+}
+
+#else  // any other machine: the same sums, left to the compiler
 
 void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
     float largest = 0;
@@ -49,89 +154,6 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
     *sum = *scale * static_cast<float>(total);
 }
 
-#if defined(__AVX2__)
-
-using Lanes = __m256;
-
-inline __m256i dot4(__m256i sums, __m256i unsigned_bytes, __m256i signed_bytes) {  // sums of 4 products a lane
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    return _mm256_dpbusd_epi32(sums, unsigned_bytes, signed_bytes);
-#else
-    const __m256i pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-#endif
-}
-
-inline __m256 halves(const uint8_t* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
-inline __m256i bytes(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
-inline __m256i four(const int8_t* at) {
-    int32_t word;
-    std::memcpy(&word, at, 4);
-    return _mm256_set1_epi32(word);
-}
-
-template <int M> inline void product4(const uint8_t* tile, const int8_t* const* x, __m256i* dots) {
-    const __m256i low = _mm256_set1_epi8(15);
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
-    for (int part = 0; part < 4; part++) {
-        const __m256i both = bytes(tile + 32 + 32 * part);
-        const __m256i first = _mm256_and_si256(both, low), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        for (int i = 0; i < M; i++) {
-            dots[i] = _mm256_dpbusd_epi32(dots[i], first, four(x[i] + 8 * part));
-            dots[i] = _mm256_dpbusd_epi32(dots[i], second, four(x[i] + 8 * part + 4));
-        }
-    }
-#else
-    __m256i pairs[M];  // 16 bits are enough for the sum of a whole group: 16 x 15 x 127 < 2^15
-    for (int i = 0; i < M; i++) pairs[i] = _mm256_setzero_si256();
-    for (int part = 0; part < 4; part++) {
-        const __m256i both = bytes(tile + 32 + 32 * part);
-        const __m256i first = _mm256_and_si256(both, low), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        for (int i = 0; i < M; i++) {
-            pairs[i] = _mm256_add_epi16(pairs[i], _mm256_maddubs_epi16(first, four(x[i] + 8 * part)));
-            pairs[i] = _mm256_add_epi16(pairs[i], _mm256_maddubs_epi16(second, four(x[i] + 8 * part + 4)));
-        }
-    }
-    for (int i = 0; i < M; i++) dots[i] = _mm256_madd_epi16(pairs[i], _mm256_set1_epi16(1));
-#endif
-}
-
-template <int M> inline void product8(const uint8_t* tile, const int8_t* const* x, __m256i* dots) {
-    for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
-    for (int part = 0; part < 8; part++) {
-        const __m256i whole = bytes(tile + 16 + 32 * part), size = _mm256_abs_epi8(whole);
-        for (int i = 0; i < M; i++) dots[i] = dot4(dots[i], size, _mm256_sign_epi8(four(x[i] + 4 * part), whole));
-    }
-}
-
-// 8 outputs of M rows of inputs
-template <int BITS, int M>
-void tile_product(const uint8_t* tiles, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
-    __m256 sums[M];
-    for (int i = 0; i < M; i++) sums[i] = _mm256_setzero_ps();
-    const float *scale = in.scale.data() + row * groups, *sum = in.sum.data() + row * groups;
-    for (int64_t g = 0; g < groups; g++, tiles += tile_bytes(BITS)) {
-        const int8_t* x[M];
-        for (int i = 0; i < M; i++) x[i] = in.whole.data() + ((row + i) * groups + g) * GROUP;
-        __m256i dots[M];
-        if constexpr (BITS == 4) product4<M>(tiles, x, dots);
-        else product8<M>(tiles, x, dots);
-        const __m256 d = halves(tiles);
-        for (int i = 0; i < M; i++) {
-            const __m256 scaled = _mm256_mul_ps(d, _mm256_set1_ps(scale[i * groups + g]));
-            sums[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i]), scaled, sums[i]);
-        }
-        if constexpr (BITS == 4) {
-            const __m256 m = halves(tiles + 16);
-            for (int i = 0; i < M; i++) sums[i] = _mm256_fmadd_ps(m, _mm256_set1_ps(sum[i * groups + g]), sums[i]);
-        }
-    }
-    for (int i = 0; i < M; i++) _mm256_storeu_ps(y + i * stride, sums[i]);
-}
-
-#else  // any other machine: the same sums, left to the compiler
-
 float half(const uint8_t* at) {
     uint16_t bits;
     std::memcpy(&bits, at, 2);
@@ -144,10 +166,10 @@ float half(const uint8_t* at) {
 }
 
 template <int BITS, int M>
-void tile_product(const uint8_t* tiles, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
+void tile_product(const uint8_t* weight, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
     for (int i = 0; i < M; i++) {
         float sums[ROWS] = {};
-        const uint8_t* tile = tiles;
+        const uint8_t* tile = weight;
         for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS)) {
             const int64_t at = (row + i) * groups + g;
             const int8_t* x = in.whole.data() + at * GROUP;
@@ -171,11 +193,22 @@ void tile_product(const uint8_t* tiles, const Inputs& in, int64_t row, int64_t g
 
 #endif
 
-template <int BITS> void tile_rows(const uint8_t* tiles, const Inputs& in, int64_t rows, int64_t groups, float* y, int64_t n) {
-    int64_t row = 0;
-    for (; row + 4 <= rows; row += 4) tile_product<BITS, 4>(tiles, in, row, groups, y + row * n, n);
-    for (; row + 2 <= rows; row += 2) tile_product<BITS, 2>(tiles, in, row, groups, y + row * n, n);
-    for (; row < rows; row++) tile_product<BITS, 1>(tiles, in, row, groups, y + row * n, n);
+template <int BITS>
+void tile_rows(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n) {
+    for (; row + 4 <= end; row += 4) tile_product<BITS, 4>(tile, in, row, groups, y + row * n, n);
+    for (; row + 2 <= end; row += 2) tile_product<BITS, 2>(tile, in, row, groups, y + row * n, n);
+    for (; row < end; row++) tile_product<BITS, 1>(tile, in, row, groups, y + row * n, n);
+}
+
+template <int BITS>
+void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, int64_t groups, int64_t n) {
+    const int64_t tiles = n / ROWS, bands = (rows + BAND - 1) / BAND;
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t band = 0; band < bands; band++)
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            const int64_t from = band * BAND, end = std::min(rows, from + BAND);
+            tile_rows<BITS>(weight + tile * groups * tile_bytes(BITS), in, from, end, groups, y + tile * ROWS, n);
+        }
 }
 
 }  // namespace
@@ -195,12 +228,8 @@ void glassformer_product(int bits, const float* x, const uint8_t* weight, float*
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows * groups; i++)
             round_group(x + i * GROUP, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i);
-#pragma omp for schedule(static)
-        for (int64_t tile = 0; tile < n / ROWS; tile++) {
-            const uint8_t* tiles = weight + tile * groups * tile_bytes(bits);
-            if (bits == 4) tile_rows<4>(tiles, in, rows, groups, y + tile * ROWS, n);
-            else tile_rows<8>(tiles, in, rows, groups, y + tile * ROWS, n);
-        }
+        if (bits == 4) product<4>(in, weight, y, rows, groups, n);
+        else product<8>(in, weight, y, rows, groups, n);
     }
 }
 
