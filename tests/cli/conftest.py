@@ -28,3 +28,31 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.code == 0, done.err
     assert done.out == ""
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a decoder with random weights that generates and chats."""
+    from tiny_models import save_decoder
+
+    return save_decoder(tmp_path_factory.mktemp("tiny") / "decoder")
+
+
+@pytest.fixture(scope="session")
+def tiny_fill(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an encoder with random weights that fills masks."""
+    from tiny_models import save_encoder
+
+    from glassformer.models.config import MaskedLM
+
+    return save_encoder(tmp_path_factory.mktemp("tiny") / "fill", MaskedLM())
+
+
+@pytest.fixture(scope="session")
+def tiny_embed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an encoder with random weights that makes vectors."""
+    from tiny_models import save_encoder
+
+    from glassformer.models.config import Sentence
+
+    return save_encoder(tmp_path_factory.mktemp("tiny") / "embed", Sentence())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,3 +82,18 @@ def run_glassformer(*arguments: object, stdin: bytes = b"", cwd: Path | None = N
     finished = Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert "Traceback" not in finished.err, finished.err
     return finished
+
+
+def run_inside(*arguments: object, stdin: bytes = b"") -> Finished:
+    """The same within this process, for what needs no process of its own: quicker by the time it takes to start one."""
+    from glassformer.cli.main import main
+
+    outs = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in outs)
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)), "utf-8")  # type: ignore
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([*map(str, arguments)])
+    finally:
+        sys.stdin = before
+    return Finished(code, *(stream.getvalue().decode(errors="surrogateescape") for stream in outs))

@@ -11,7 +11,10 @@ from processes import Glassformer
 
 from glassformer.cli.main import main
 
-VERBS = ("demo", "train", "evaluate", "translate", "plot", "average", "models")
+VERBS = (
+    *("demo", "train", "evaluate", "translate", "generate", "chat", "embed", "fill"),
+    *("import", "export", "quantize", "params", "plot", "average", "models"),
+)
 
 
 def test_help_names_every_verb_and_a_command_to_begin_with(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +38,7 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
     assert f"glassformer {verb}" in shown.split("Examples:")[1]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["translate", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["chat", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from glassformer.cli.main import main; main(sys.argv[1:]);"
@@ -56,6 +59,9 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         (["train", "a.toml", "b.toml"], "a.toml b.toml"),
         (["train", "a.toml", "--resume", "runs/x"], "--resume"),
         (["plot"], "glassformer plot"),
+        (["generate", "a dog"], "--model"),
+        (["embed", "--model", "no-such-model", "a dog"], "no-such-model"),
+        (["quantize", "a", "b"], "--precision"),
     ],
 )
 def test_a_mistake_is_one_line_with_a_hint(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,12 +16,26 @@ from glassformer.cli.output import put, put_json, say
 from glassformer.errors import InputError
 
 if TYPE_CHECKING:
+    from glassformer.tasks.precision import Precision
     from glassformer.training.recipes import Data, Evaluation
 
 
 def evaluate(
-    model: Annotated[str, Parameter(help="The folder of a run or checkpoint, or a name of the package's models.")],
+    model: Annotated[str, Parameter(help="The folder of a run or checkpoint, a GGUF file, or a known name.")],
     *,
+    text: Annotated[
+        Path | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="Measure the perplexity of this text file instead ('-' is standard input).",
+        ),
+    ] = None,
+    context: Annotated[
+        int | None, Parameter(help="With --text: tokens a window. Without it, the model's positions, at most 1024.")
+    ] = None,
+    stride: Annotated[
+        int | None, Parameter(help="With --text: tokens from a window to the next. Without it, half of the context.")
+    ] = None,
     split: Annotated[Literal["train", "valid", "test"], Parameter(help="Which of the recipe's data.")] = "test",
     data: Annotated[
         str | None, Parameter(help="Other data instead: a prefix P of two aligned files, a TSV or JSON Lines file.")
@@ -36,13 +53,19 @@ def evaluate(
     tokenized: Annotated[
         bool | None, Parameter(help="Whether the data are tokens already, scored as they are. Else as the recipe says.")
     ] = None,
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     json: Annotated[bool, Parameter(help="One JSON object on standard output.", negative="")] = False,
 ) -> None:
-    """Score a model on the test data of its recipe, or on other files.
+    """Score a model on the test data of its recipe, or on other files; with --text, measure a perplexity.
 
     BLEU comes with its sacreBLEU signature: scores of tokens (tok:none) and of text (tok:13a) cannot be compared.
+    Neither can perplexities of other windows (context and stride), or of models with other tokenizers.
     """
+    if text is not None:
+        put_scores(_perplexity(model, text, context, stride, precision), json)
+        return
+    if context is not None or stride is not None:
+        raise InputError("--context and --stride are the windows of a perplexity; give them with --text.")
     import glassformer
     from glassformer.checkpoints.native import find
     from glassformer.tasks.evaluation import evaluate as measure
@@ -65,11 +88,52 @@ def evaluate(
         beam=settings.beam if beam is None else beam,
         length_penalty=settings.length_penalty if length_penalty is None else length_penalty,
     )
+    put_scores(scores, json)
+
+
+def put_scores(scores: dict[str, Any], json: bool) -> None:
+    """A line a score, or all as one JSON object."""
     if json:
         put_json(scores)
         return
+    width = max(16, *(len(name) + 2 for name in scores))
     for name, value in scores.items():
-        put(f"{name:<16}{value:.4f}" if isinstance(value, float) else f"{name:<16}{value}")
+        put(f"{name:<{width}}{value:.4f}" if isinstance(value, float) else f"{name:<{width}}{value}")
+
+
+def _perplexity(
+    model: str, text: Path, context: int | None, stride: int | None, precision: Precision | None
+) -> dict[str, Any]:
+    """The perplexity of a text file, with the windows that it was measured in."""
+    import glassformer
+
+    content = _read_text(text)
+    loaded = glassformer.load(model, precision=precision)
+    began = time.perf_counter()
+    found = loaded.perplexity(content, stride=stride, context=context)
+    seconds = time.perf_counter() - began
+    return {
+        "perplexity": found.value,
+        "context": found.context,
+        "stride": found.stride,
+        "n_tokens": found.n_tokens,
+        "nll": found.nll,
+        "bits_per_byte": found.nll / math.log(2) / len(content.encode()),
+        "precision": precision or "fp32",
+        "text": str(text),
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(found.n_tokens / seconds, 1),
+    }
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file, or of standard input; `InputError` where it is not UTF-8."""
+    data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = "standard input" if str(path) == "-" else path
+        raise InputError(f"{where}: the text must be UTF-8; byte {error.start} is not. Convert it.") from None
 
 
 def _recipe(folder: Path) -> tuple[Data | None, Evaluation]:

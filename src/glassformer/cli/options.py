@@ -1,14 +1,59 @@
 """Options that several verbs have."""
 
-from typing import Annotated
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from glassformer.tasks.precision import Precision
 
 PrecisionOption = Annotated[
-    Precision,
+    Precision | None,
     Parameter(
-        help="What the network computes in; int8 is faster for wide networks on a CPU, and writes a bit differently."
+        help="What the network computes in, fp32 unless given; int8 is faster for wide networks on a CPU, and writes a "
+        "bit differently; int4 needs the least memory."
     ),
 ]
+
+ModelOption = Annotated[
+    str,
+    Parameter(help="The folder of a run, a checkpoint or a Hugging Face model, a GGUF file, or a known name."),
+]
+
+JsonOption = Annotated[bool, Parameter(help="One JSON object on standard output.", negative="")]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Without any of these, the most probable one is."""
+
+    temperature: Annotated[float, Parameter(help="0 takes the most probable token; 1 draws as the model says.")] = 0.0
+    top_k: Annotated[int, Parameter(help="Draw among so many of the most probable tokens; 0 is all.")] = 0
+    top_p: Annotated[float, Parameter(help="Draw among the most probable tokens that make up this share.")] = 1.0
+    min_p: Annotated[float, Parameter(help="Drop tokens below this share of the most probable one.")] = 0.0
+    repetition_penalty: Annotated[float, Parameter(help="Above 1 makes tokens that were there already rarer.")] = 1.0
+    seed: Annotated[int | None, Parameter(help="Makes what is drawn reproducible.")] = None
+    stop: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="End before this string; may be given several times. A newline is $'\\n' in most shells.",
+            show_default=False,
+        ),
+    ] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """The same as keyword arguments of `Model.generate`."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+SamplingOptions = Annotated[Sampling, Parameter(name="*")]
+
+
+def stored_dtype(name: str) -> Any:
+    """`"fp16"` → `torch.float16`."""
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
