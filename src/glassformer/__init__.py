@@ -14,16 +14,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glassformer.errors import InputError as InputError
+    from glassformer.generation.sampling import Sampling as Sampling
+    from glassformer.models.config import Classification as Classification
     from glassformer.models.config import Config as Config
     from glassformer.models.config import Learned as Learned
+    from glassformer.models.config import MaskedLM as MaskedLM
+    from glassformer.models.config import Relative as Relative
+    from glassformer.models.config import Rotary as Rotary
+    from glassformer.models.config import Sentence as Sentence
     from glassformer.models.config import Sinusoidal as Sinusoidal
+    from glassformer.models.config import Spans as Spans
+    from glassformer.models.config import Tagging as Tagging
+    from glassformer.models.decoder import Decoder as Decoder
+    from glassformer.models.encoder import Encoder as Encoder
     from glassformer.models.encoder_decoder import EncoderDecoder as EncoderDecoder
     from glassformer.models.sizes import sizes as sizes
     from glassformer.tasks import objectives as objectives
+    from glassformer.tasks.chat import Conversation as Conversation
     from glassformer.tasks.evaluation import evaluate as evaluate
-    from glassformer.tasks.model import Generation as Generation
+    from glassformer.tasks.fill import Fill as Fill
+    from glassformer.tasks.generate import Generation as Generation
+    from glassformer.tasks.generate import Piece as Piece
     from glassformer.tasks.model import Model as Model
     from glassformer.tasks.model import load as load
+    from glassformer.tasks.score import Perplexity as Perplexity
+    from glassformer.tasks.score import Score as Score
     from glassformer.text.batches import PairBatches as PairBatches
     from glassformer.text.corpora import Pairs as Pairs
     from glassformer.text.corpora import read_pairs as read_pairs
@@ -38,16 +53,31 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Classification": "models.config",
     "Config": "models.config",
+    "Conversation": "tasks.chat",
+    "Decoder": "models.decoder",
+    "Encoder": "models.encoder",
     "EncoderDecoder": "models.encoder_decoder",
-    "Generation": "tasks.model",
+    "Fill": "tasks.fill",
+    "Generation": "tasks.generate",
     "InputError": "errors",
     "Learned": "models.config",
+    "MaskedLM": "models.config",
     "Model": "tasks.model",
     "PairBatches": "text.batches",
     "Pairs": "text.corpora",
+    "Perplexity": "tasks.score",
+    "Piece": "tasks.generate",
     "Recipe": "training.recipes",
+    "Relative": "models.config",
+    "Rotary": "models.config",
+    "Sampling": "generation.sampling",
+    "Score": "tasks.score",
+    "Sentence": "models.config",
     "Sinusoidal": "models.config",
+    "Spans": "models.config",
+    "Tagging": "models.config",
     "TextPipeline": "text.pipeline",
     "Tokenizer": "text.tokenizer",
     "average": "training.averaging",

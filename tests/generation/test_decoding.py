@@ -190,6 +190,17 @@ def test_greedy_takes_the_most_probable_token() -> None:
         assert_same([hypothesis], recomputed(network, row[row != 0], 1, 1.0, 12))
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_what_begins_a_target_may_end_it(beam: int) -> None:
+    """BART's targets begin with </s>; padding is still never said."""
+    network = TableNetwork(TableConfig(bos_id=EOS))
+    network.table[..., 0] = 9.0
+    network.table[:, 3, :, EOS] = 8.0
+    for found in beam_search(network, torch.arange(4, 8)[:, None], beam=beam, max_length=10):
+        assert found[0].finished and found[0].ids[-1] == EOS
+        assert 0 not in found[0].ids and EOS not in found[0].ids[:-1]
+
+
 def test_the_score_is_the_sum_over_the_penalty_and_ids_end_with_eos() -> None:
     for hypotheses in beam_search(small_network(), some_sources([5, 3]), beam=3, n_best=3, length_penalty=0.6):
         for h in hypotheses:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from glassformer.layers import kernels
 from glassformer.layers.block import Block
 from glassformer.layers.kernels.ops import SHIMS
+from glassformer.layers.linear import FEW
 from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedLinear
 from glassformer.layers.rows import RowMemory, RowStep
 from glassformer.models import assembly
@@ -210,7 +211,7 @@ def _example(config: Config, block: Block, many: bool) -> tuple[Tensor, ...]:
 
 def _dynamic(step: Step, many: bool) -> Any:
     """Rows (of many) and the capacity of the cache may be any number; weights may not."""
-    rows, capacity = torch.export.Dim("rows", min=2, max=4096), torch.export.Dim("capacity", min=2, max=1 << 22)
+    rows, capacity = torch.export.Dim("rows", min=2, max=FEW), torch.export.Dim("capacity", min=2, max=1 << 22)
     first = {0: rows} if many else {}
     rest: list[dict[int, Any]] = [dict(first)] * (2 if step.rotary else 0) + [{}] * len(step.names)
     return (dict(first), dict(first), {**first, 2: capacity}, {**first, 2: capacity}, tuple(rest))

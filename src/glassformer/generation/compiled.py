@@ -15,12 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glassformer.generation.code import Code
+from glassformer.layers.linear import FEW
 from glassformer.layers.rows import RowState
 from glassformer.layers.sites import sites
 from glassformer.models.decoder import Decoder
 
 SMALL = 5_000_000
-"""Networks of fewer parameters are not worth the compiling."""
+"""Networks of fewer numbers are not worth the compiling."""
 
 
 def accelerated(network: nn.Module) -> Any:
@@ -30,8 +31,8 @@ def accelerated(network: nn.Module) -> Any:
     """
     if not isinstance(network, Decoder) or any(tap.active for tap in sites(network).values()):
         return network
-    weight = network.stack.final_norm or network.stack.blocks[0].norm_1
-    if next(weight.parameters()).device.type != "cpu" or sum(map(torch.numel, network.state_dict().values())) < SMALL:
+    tensors = [*network.parameters(), *network.buffers()]
+    if tensors[0].device.type != "cpu" or sum(tensor.numel() for tensor in tensors) < SMALL:
         return network
     return Accelerated(network)
 
@@ -75,16 +76,14 @@ class Accelerated:
         return self.network.head(last)
 
     @torch.no_grad()
-    def read(
-        self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: RowState
-    ) -> Float[Tensor, "B T D"]:
+    def read(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: RowState) -> Float[Tensor, "B T D"]:
         codes = self.codes[len(ids) > 1]
-        if ids.shape[1] > 1 or not all(code.ready() for code in codes):
+        if ids.shape[1] > 1 or len(ids) > FEW or not all(code.ready() for code in codes):
             return self.network.read(ids, lengths, state)
         positions = state.advance(1, lengths).positions
         stack = self.network.stack
         x = stack.embedding(ids, positions)
-        places = [] if stack.cos is None else [stack.cos[positions], stack.sin[positions]]
+        places = [] if stack.cos is None or stack.sin is None else [stack.cos[positions], stack.sin[positions]]
         for code, weights, keys, values in zip(codes, self.weights, state.keys, state.values, strict=True):
             x = code.run([x, positions, keys, values, *places, *weights])
         return x if stack.final_norm is None else stack.final_norm(x)

@@ -4,6 +4,7 @@ R is the number of sources still searched, W the hypotheses living for each (1 b
 C the candidates for the next step, L the most tokens of an output.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +79,19 @@ class Search:
     """Hypotheses of all sources: `advance` takes the logits of the next token and says which rows go on."""
 
     def __init__(
-        self, limits: Int[Tensor, "R"], beam: int, n_best: int, length_penalty: float, min_length: int, config: Any
+        self,
+        limits: Int[Tensor, "R"],
+        beam: int,
+        n_best: int,
+        length_penalty: float,
+        min_length: int,
+        eos_ids: Sequence[int],
+        never: Sequence[int] = (),
     ) -> None:
         device, n_sources, longest = limits.device, len(limits), int(limits.max())
         self.beam, self.n_best, self.length_penalty, self.min_length = beam, n_best, length_penalty, min_length
-        self.eos_id, self.never = config.eos_id, (config.pad_id, config.bos_id)
+        self.eos_ids, self.never = tuple(sorted(set(eos_ids))), tuple(never)
+        self.ends = torch.tensor(self.eos_ids, dtype=torch.long, device=device)
         self.limits = limits
         self.length = 0
         self.places = torch.arange(n_sources, device=device)  # of the sources still searched, in the caller's order
@@ -93,6 +102,11 @@ class Search:
         self.pool = _Pool(n_sources, beam, longest, device)
         self.found: dict[int, list[Hypothesis]] = {}
         self.moved = False  # whether the last step put hypotheses into other rows
+
+    @property
+    def idle(self) -> list[int]:
+        """Rows of sources that are done and have not left yet: what becomes of them does not matter."""
+        return (~self.active).repeat_interleave(self.totals.shape[1]).nonzero()[:, 0].tolist()
 
     @property
     def last(self) -> Int[Tensor, "B 1"]:
@@ -107,7 +121,7 @@ class Search:
         """One token further: the rows that the new rows continue, or None when every source is done."""
         candidates = self._candidates(logits)
         self.length += 1
-        ending = candidates.tokens == self.eos_id
+        ending = torch.isin(candidates.tokens, self.ends)
         self._finish(candidates, ending)
         before = self.totals.numel()
         rows = self._extend(candidates, ending)
@@ -123,11 +137,14 @@ class Search:
         return rows
 
     def _candidates(self, logits: Float[Tensor, "B V"]) -> _Candidates:
-        """The 2 × beam best: even if `beam` of them end here, `beam` are left to go on. A beam of 1 needs but one."""
-        wanted = 2 * self.beam if self.beam > 1 else 1
-        early = (self.eos_id,) if self.length < self.min_length else ()
-        # among a hypothesis' candidates at most one ends, so beam + 1 of each are enough
-        logprobs, tokens = next_tokens(logits, min(wanted, self.beam + 1), (*self.never, *early))
+        """The 2 × beam best: even if `beam` of them end here, `beam` are left to go on. A beam of 1 needs but one.
+
+        With E tokens that end a text, up to E × beam may."""
+        ends = len(self.eos_ids)
+        wanted = (1 + ends) * self.beam if self.beam > 1 else 1
+        early = self.eos_ids if self.length < self.min_length else ()
+        # among a hypothesis' candidates at most E end, so beam + E of each are enough
+        logprobs, tokens = next_tokens(logits, min(wanted, self.beam + ends), (*self.never, *early))
         n_sources, each = len(self.totals), logprobs.shape[1]
         totals = (self.totals.view(-1, 1) + logprobs).view(n_sources, -1)
         best = totals.topk(min(wanted, totals.shape[1]))

@@ -1,76 +1,89 @@
-"""`Model`: a network with its tokenizer and its text pipeline, and the verbs that turn text into text."""
+"""`Model`: a network with its tokenizer and its text pipeline, and the verbs for texts. Each verb has a file."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
-from torch import nn
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor, nn
 
 from glassformer.checkpoints import native
 from glassformer.errors import InputError, did_you_mean
-from glassformer.generation.decoding import Decodable, beam_search
-from glassformer.generation.search import Hypothesis
+from glassformer.generation.compiled import accelerated
+from glassformer.generation.constraints import grammar_tokens
+from glassformer.generation.engine import Engine
 from glassformer.layers.int8 import int8
+from glassformer.layers.quantized import QuantizedLinear, quantized
+from glassformer.models.decoder import Decoder
+from glassformer.models.encoder import Encoder
+from glassformer.models.heads import Output
+from glassformer.tasks import chat as chatting
+from glassformer.tasks import embed as embedding
+from glassformer.tasks import fill as filling
+from glassformer.tasks import generate as generating
+from glassformer.tasks import score as scoring
+from glassformer.tasks import translate as translating
+from glassformer.tasks.chat import Conversation
+from glassformer.tasks.fill import Fill
+from glassformer.tasks.generate import Generation as Generation
+from glassformer.tasks.generate import Options, Piece, Settings
+from glassformer.tasks.inputs import Prompt, call, is_one
 from glassformer.tasks.precision import PRECISIONS, Precision
-from glassformer.tasks.splitting import parts
+from glassformer.tasks.score import Perplexity, Score
+from glassformer.tasks.translate import BATCH_TOKENS as BATCH_TOKENS
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
 
-BATCH_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One result. `ids` are the tokens as generated and `logprobs` the log-probability of each.
-
-    `finish_reason` is "stop" where the model ended the text itself (the last id is then `</s>`), and "length" where it
-    was cut off at the most tokens allowed. `score` ranks results of one input: the sum of `logprobs` over the length
-    penalty. `alternatives` are the next best results, the best first, if more than one was asked for.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: Literal["stop", "length"]
-    score: float
-    alternatives: tuple[Generation, ...] = ()
-
-
-_EMPTY = Generation("", (), (), "stop", 0.0)
+if TYPE_CHECKING:
+    from glassformer.generation.engine import Continuing
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network that reads and writes text; `load` or `train` gives one. The parts can be used by themselves."""
+    """A network that reads and writes text; `load` or `train` gives one. The parts can be used by themselves.
+
+    `eos_ids` are the tokens that end a text, where they are others than the config's `eos_id`, or several.
+    """
 
     network: nn.Module
     tokenizer: Tokenizer
     pipeline: TextPipeline
     task: str = "translation"
+    eos_ids: tuple[int, ...] = ()
 
     @classmethod
-    def load(cls, name: str | Path, *, precision: Precision = "fp32") -> Model:
-        """The model in a checkpoint or run folder, or one that comes with the package, by name.
+    def load(cls, name: str | Path, *, precision: Precision | None = None) -> Model:
+        """The model that `name` means: a checkpoint, run or Hugging Face folder, a GGUF file, or a known name.
 
-        `precision` "int8" runs dense layers on 8-bit weights, for speed on a CPU: such a model is not to be trained or
-        saved, and writes a little differently. "bf16" halves memory, and is fast where the processor multiplies it.
+        `precision` "int8" and "int4" run dense layers on weights of 8 and 4 bits, for speed on a CPU: such a model is
+        not to be trained or saved, and writes a little differently. What the file itself stores in 4 bits is kept
+        exactly, and "stored" runs whatever the file has. "bf16" halves memory, and is fast where the processor
+        multiplies it. Without it the network is fp32.
 
-        Raises `InputError` for a name that is neither, and for a folder whose files are missing, damaged or newer.
+        Raises `InputError` for a name that means nothing, and for files that are missing, damaged or newer.
         """
-        held = native.load(native.find(name))
-        return cls(_at_precision(held.network, precision), held.tokenizer, held.pipeline, held.task)
+        from glassformer.checkpoints.opening import open_model
+
+        held = open_model(name, stored=precision in ("int4", "stored"))
+        eos_ids = tuple(held.extra.get("eos_ids", ()))
+        return cls(_at_precision(held.network, precision), held.tokenizer, held.pipeline, held.task, eos_ids)
 
     def save(
         self, folder: str | Path, *, extra: dict[str, Any] | None = None, dtype: torch.dtype | None = None
     ) -> Path:
         """Write the model to `folder`, for `load` to read; see `checkpoints.native.save`."""
-        return native.save(folder, self.network, self.tokenizer, self.pipeline, self.task, extra=extra, dtype=dtype)
+        kept = ({"eos_ids": list(self.eos_ids)} if self.eos_ids else {}) | (extra or {})
+        return native.save(folder, self.network, self.tokenizer, self.pipeline, self.task, extra=kept, dtype=dtype)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+        """Write the model as a folder of Hugging Face's `transformers`; see `checkpoints.huggingface.write_folder`."""
+        from glassformer.checkpoints.huggingface import write_folder
+
+        return write_folder(folder, self.network, self.tokenizer, self.pipeline, dtype, eos_ids=self.eos_ids)
 
     @property
     def config(self) -> Any:
@@ -81,6 +94,37 @@ class Model:
     def device(self) -> torch.device:
         """Where the network's weights are, and its work is done."""
         return next(self.network.parameters()).device
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a text."""
+        return self.eos_ids or (self.config.eos_id,)
+
+    @cached_property
+    def running(self) -> Continuing:
+        """What generates: the network, or something faster with the same seam."""
+        if not isinstance(self.network, Decoder):
+            raise InputError(f"only a decoder goes on from a text or scores it; this model is {self.purpose}.")
+        return accelerated(self.network)
+
+    @cached_property
+    def grammar_tokens(self) -> Any:
+        """The tokenizer as a JSON schema's grammar needs it."""
+        return grammar_tokens(self.tokenizer, self.config.vocab_size, self.ends)
+
+    def engine(self, *, rows: int = 32, **settings: Any) -> Engine:
+        """An engine for this model, for `rows` texts at a time; see `Engine`."""
+        return Engine(self.running, self.tokenizer, eos_ids=self.ends, rows=rows, device=self.device, **settings)
+
+    def __call__(
+        self, text: str | Sequence[Any] | Tensor, target: str | Sequence[Any] | Tensor | None = None
+    ) -> Output:
+        """The network's `Output` for texts or ids, one or several, padded on the right.
+
+        Text is framed as the model's texts are. An encoder-decoder wants what its decoder reads as well, as `target`.
+        Gradients flow as torch is set to.
+        """
+        return call(self, text, target)
 
     @overload  # a string is a sequence of strings too; it comes first
     def translate(  # type: ignore[overload-overlap]
@@ -133,15 +177,110 @@ class Model:
         A line with more tokens than the model has positions is an `InputError` that names it, counting from
         `first_line`; with `long="split"` it is translated in parts, with a warning.
         """
-        lines = _lines(text)
-        if long not in ("error", "split"):
-            raise InputError(f"'long' must be 'error' or 'split', got {long!r}.")
-        prepared = [" ".join(line.split()) if tokenized else self.pipeline.prepare_source(line) for line in lines]
-        pieces = self._pieces(prepared, long == "split", first_line)
-        search = {"beam": beam, "n_best": n_best, "length_penalty": length_penalty, "max_length": max_length}
-        found = self._search([ids for line in pieces for ids in line], batch_tokens, search)
-        results = [self._result([next(found) for _ in line], tokenized) for line in pieces]
+        if isinstance(self.network, Decoder | Encoder):
+            raise InputError(f"'translate' wants an encoder-decoder; this model is {self.purpose}.")
+        results = translating.translate(
+            self,
+            translating.lines_of(text),
+            beam=beam,
+            n_best=n_best,
+            length_penalty=length_penalty,
+            max_length=max_length,
+            tokenized=tokenized,
+            long=long,
+            batch_tokens=batch_tokens,
+            first_line=first_line,
+        )
         return results[0] if isinstance(text, str) else results
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]
+        self, prompt: str | Sequence[int] | Tensor, **settings: Unpack[Settings]
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[str] | Sequence[Sequence[int]], **settings: Unpack[Settings]
+    ) -> list[Generation]: ...
+    def generate(self, prompt: Any, **settings: Unpack[Settings]) -> Generation | list[Generation]:
+        """Go on from a prompt, or from a list of them: text, read as it is, or ids; one gives one `Generation`, a list
+        a list in the same order.
+
+        `max_new_tokens=128, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=None,
+        stop=(), beam=1, n_best=1, length_penalty=1.0, logprobs=0, prompt_logprobs=False, logit_bias=None,
+        functions=(), json_schema=None, truncate=False, ignore_eos=False, batch_size=None`: see
+        `tasks.generate.Options`. What a prompt gives does not depend on the others.
+
+        Special tokens that a text spells are read as plain text; give ids where they are meant. An empty text begins
+        with the model's first token. Raises `InputError` for a prompt longer than the model's positions (unless
+        `truncate`); a text that reaches the last position ends there, with `finish_reason` "length".
+        """
+        one = is_one(prompt)
+        options = Options(**settings)
+        results = generating.generate(self, [prompt] if one else prompt, options)
+        return results[0] if one else results
+
+    def stream(self, prompt: Prompt, **settings: Unpack[Settings]) -> Iterator[Piece]:
+        """`generate` for one prompt, piece by piece as it comes; the iterator may be left at any time."""
+        if not is_one(prompt):
+            raise InputError("a stream goes on from one prompt: give a string or the ids of one.")
+        return generating.stream(self, prompt, Options(**settings))
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Unpack[Settings]) -> Generation:
+        """The model's answer to a conversation, `[{"role": "user", "content": "..."}, ...]`; settings as in `generate`.
+
+        Raises `InputError` where the model has no chat template, or the template refuses the messages.
+        """
+        return chatting.chat(self, messages, Options(**settings))
+
+    def conversation(self, system: str | None = None, *, drop_oldest: bool = False) -> Conversation:
+        """A conversation that remembers what was said; see `Conversation`."""
+        return Conversation(self, system, drop_oldest=drop_oldest)
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        batch_tokens: int = embedding.BATCH_TOKENS,
+        truncate: bool = False,
+        normalize: bool | None = None,
+        first_line: int = 1,
+    ) -> Tensor:
+        """One vector a text: fp32 [n, D] on the CPU, in order; [D] for a string.
+
+        `normalize` makes vectors of length 1, or leaves their length; by default, as the model was tuned. A text of
+        more tokens than the model was tuned to read is an `InputError` that names its line, counting from `first_line`;
+        with `truncate` only its beginning is read. Texts of like length are read together, in batches of at most
+        `batch_tokens` tokens, and a vector does not depend on the other texts.
+        """
+        return embedding.embed(self, texts, batch_tokens, truncate, normalize, first_line)
+
+    def fill(self, text: str, *, top: int = 5) -> list[Fill] | list[list[Fill]]:
+        """The `top` most probable words for the mask in `text`, the best first; a list for each where there are
+        several masks. Raises `InputError` for a text without one, naming the model's."""
+        return filling.fill(self, text, top)
+
+    @overload
+    def score(  # type: ignore[overload-overlap]
+        self, text: str | Sequence[int] | Tensor, *, batch_tokens: int = ...
+    ) -> Score: ...
+    @overload
+    def score(self, text: Sequence[str] | Sequence[Sequence[int]], *, batch_tokens: int = ...) -> list[Score]: ...
+    def score(self, text: Any, *, batch_tokens: int = scoring.BATCH_TOKENS) -> Score | list[Score]:
+        """How probable the model finds a text, or each of a list; see `Score`."""
+        one = is_one(text)
+        results = scoring.score(self, [text] if one else text, batch_tokens)
+        return results[0] if one else results
+
+    def perplexity(
+        self,
+        text: str | Sequence[int] | Tensor,
+        *,
+        stride: int | None = None,
+        context: int | None = None,
+        batch_tokens: int = scoring.BATCH_TOKENS,
+    ) -> Perplexity:
+        """exp of the mean negative log-probability of a long text's tokens; see `tasks.score.perplexity`."""
+        return scoring.perplexity(self, text, stride, context, batch_tokens)
 
     def evaluate(self, pairs: Any, **settings: Any) -> dict[str, Any]:
         """Translate the sources of `pairs` and score the result; see `tasks.evaluation.evaluate`."""
@@ -149,81 +288,33 @@ class Model:
 
         return evaluate(self, pairs, **settings)
 
-    def _pieces(self, lines: list[str], split: bool, first_line: int) -> list[list[list[int]]]:
-        """Each line as ids: none if it is empty, one list if it fits, more if it had to be split."""
-        room = self.config.max_length - 1  # the encoder reads </s> too
-
-        def fits(text: str) -> bool:
-            return len(self.tokenizer.encode(text)) <= room
-
-        pieces = [[ids] if ids else [] for ids in self.tokenizer.encode_all(lines)]
-        for number, line in enumerate(pieces):
-            if not line or len(line[0]) <= room:
-                continue
-            has = f"line {number + first_line} has {len(line[0])} tokens, the model has positions for {room}"
-            if not split:
-                raise InputError(f'{has}: shorten it, or have it translated in parts with long="split" (--long split).')
-            pieces[number] = self.tokenizer.encode_all(parts(lines[number], fits))
-            warnings.warn(f"{has}: translated in {len(pieces[number])} parts.", stacklevel=3)
-        return pieces
-
-    def _search(
-        self, sources: list[list[int]], batch_tokens: int, settings: dict[str, Any]
-    ) -> Iterator[list[Hypothesis]]:
-        """The hypotheses found for each source, in order; searched in batches of like length, the longest first."""
-        network = cast(Decodable, self.network)
-        found: dict[int, list[Hypothesis]] = {}
-        for rows in _batches([len(source) + 1 for source in sources], batch_tokens):
-            ids = [torch.tensor([*sources[row], self.config.eos_id]) for row in rows]
-            source = pad_sequence(ids, batch_first=True, padding_value=self.config.pad_id).to(self.device)
-            found.update(zip(rows, beam_search(network, source, **settings), strict=True))
-        return (found[row] for row in range(len(sources)))
-
-    def _result(self, found: list[list[Hypothesis]], tokenized: bool) -> Generation:
-        """One line's generation, of the hypotheses of its parts; the k-th best is made of the k-th best of each."""
-        if not found:
-            return _EMPTY
-        best, *others = (self._generation(ranked, tokenized) for ranked in zip(*found, strict=False))
-        return replace(best, alternatives=tuple(others))
-
-    def _generation(self, hypotheses: Iterable[Hypothesis], tokenized: bool) -> Generation:
-        hypotheses = list(hypotheses)
-        text = " ".join(filter(None, (self.tokenizer.decode(hypothesis.ids) for hypothesis in hypotheses)))
-        return Generation(
-            text if tokenized else self.pipeline.finish_target(text),
-            tuple(i for hypothesis in hypotheses for i in hypothesis.ids),
-            tuple(logprob for hypothesis in hypotheses for logprob in hypothesis.logprobs),
-            "stop" if all(hypothesis.finished for hypothesis in hypotheses) else "length",
-            sum(hypothesis.score for hypothesis in hypotheses),
-        )
+    @property
+    def purpose(self) -> str:
+        """What the model is and can do, as an error says it."""
+        if isinstance(self.network, Decoder):
+            return "a decoder: it goes on from a prompt (generate, stream, chat) and scores text (score, perplexity)"
+        if isinstance(self.network, Encoder):
+            return embedding.purpose(self.config.head)
+        return "an encoder-decoder: it turns one text into another (translate)"
 
 
-def load(name: str | Path, *, precision: Precision = "fp32") -> Model:
-    """`Model.load`: the model in a checkpoint or run folder, or one that comes with the package, by name."""
+def load(name: str | Path, *, precision: Precision | None = None) -> Model:
+    """`Model.load`: the model in a folder or file, or one that is known by its name."""
     return Model.load(name, precision=precision)
 
 
-def _at_precision(network: nn.Module, precision: str) -> nn.Module:
+def _at_precision(network: nn.Module, precision: str | None) -> nn.Module:
+    """The network as it is to run; None leaves it as it was opened."""
+    if precision is None:
+        return network
     if precision not in PRECISIONS:
         hint = did_you_mean(str(precision), PRECISIONS)
         raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}.{hint}")
-    if precision == "int8":
-        return int8(network)
-    return network.bfloat16() if precision == "bf16" else network
-
-
-def _lines(text: str | Sequence[str]) -> list[str]:
-    lines = [text] if isinstance(text, str) else list(text)
-    for number, line in enumerate(lines, 1):
-        if not isinstance(line, str):
-            raise InputError(f"a model translates a string or a list of strings; item {number} is {line!r}.")
-    return lines
-
-
-def _batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    """Rows of like length, the longest first, so that rows × longest is at most `tokens` (or the batch is one row)."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    while order:
-        count = max(1, tokens // lengths[order[0]])
-        yield order[:count]
-        order = order[count:]
+    if precision == "bf16":
+        return network.bfloat16()
+    if precision == "int8" and not isinstance(network, Decoder):
+        return int8(network)  # many rows at a time: there rounding row by row is faster
+    stored = any(isinstance(module, QuantizedLinear) for module in network.modules())
+    if precision not in ("int8", "int4") or stored:
+        return network
+    return quantized(network, 4 if precision == "int4" else 8)

@@ -2,5 +2,7 @@
 
 from typing import Literal, get_args
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "int8", "int4", "stored"]
+"""`stored`: weights as the file has them, in 4 or 8 bits or else in fp32."""
+
 PRECISIONS = get_args(Precision)

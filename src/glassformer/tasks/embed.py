@@ -1,0 +1,98 @@
+"""The verb `embed`: one vector a text, from an encoder with a sentence head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from glassformer.errors import InputError
+from glassformer.generation.decoding import evaluation
+from glassformer.models.config import Classification, MaskedLM, Sentence, Spans, Tagging
+from glassformer.models.heads import SentenceHead
+from glassformer.tasks.translate import batches
+
+if TYPE_CHECKING:
+    from glassformer.tasks.model import Model
+
+BATCH_TOKENS = 4096
+
+_PURPOSES: dict[type, str] = {
+    Sentence: "an encoder of sentences: it turns text into vectors (embed)",
+    MaskedLM: "an encoder that fills masks (fill)",
+    Classification: "an encoder that sorts texts into classes (call it for its logits)",
+    Tagging: "an encoder that labels tokens (call it for its logits)",
+    Spans: "an encoder that finds answers in a text (call it for its logits)",
+}
+
+
+def purpose(head: Any) -> str:
+    """What an encoder with this head is and can do; without one, it fills masks."""
+    return _PURPOSES[MaskedLM if head is None else type(head)]
+
+
+def embed(
+    model: Model,
+    texts: str | Sequence[str],
+    batch_tokens: int,
+    truncate: bool,
+    normalize: bool | None,
+    first_line: int,
+) -> Tensor:
+    """See `Model.embed`."""
+    head = getattr(model.config, "head", None)
+    if not isinstance(head, Sentence):
+        raise InputError(f"'embed' wants a model with a sentence head; this one is {model.purpose}.")
+    if batch_tokens < 1:
+        raise InputError(f"'batch_tokens' must be at least 1, got {batch_tokens}.")
+    lines = [texts] if isinstance(texts, str) else list(texts)
+    ids = _ids(model, lines, truncate, first_line)
+    wanted = head.normalize if normalize is None else normalize
+    pool = SentenceHead(replace(head, normalize=wanted))
+    vectors = torch.empty(len(ids), model.config.d_model)
+    with torch.inference_mode(), evaluation(model.network):
+        for rows in batches([len(row) for row in ids], batch_tokens):
+            vectors[rows] = _vectors(model, [ids[row] for row in rows], pool).float().cpu()
+    return vectors[0] if isinstance(texts, str) else vectors
+
+
+def _vectors(model: Model, ids: list[list[int]], pool: SentenceHead) -> Tensor:
+    padded = pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=model.config.pad_id)
+    lengths = torch.tensor([len(row) for row in ids])
+    real = torch.arange(padded.shape[1]) < lengths[:, None]
+    padded, real = padded.to(model.device), real.to(model.device)
+    return pool(model.network(padded, real=real).hidden, real)
+
+
+def _ids(model: Model, lines: list[str], truncate: bool, first_line: int) -> list[list[int]]:
+    """Each line's ids, framed, and no more than the model was tuned to read."""
+    for number, line in enumerate(lines, first_line):
+        if not isinstance(line, str):
+            raise InputError(f"a model embeds a string or a list of strings; line {number} is {line!r}.")
+    longest = model.config.head.max_length or model.config.max_length
+    if model.pipeline.lowercase:
+        lines = [line.lower() for line in lines]
+    found = model.tokenizer.encode_all(lines, frame=True)
+    for place, ids in enumerate(found):
+        if not ids:
+            raise InputError(f"line {place + first_line} is empty, and this model's texts have no frame: leave it out.")
+        if len(ids) <= longest:
+            continue
+        if not truncate:
+            raise InputError(
+                f"line {place + first_line} has {len(ids)} tokens, the model reads at most {longest}: shorten it, or "
+                "embed its beginning only with truncate=True."
+            )
+        found[place] = _shortened(ids, model.tokenizer.encode(lines[place]), longest)
+    return found
+
+
+def _shortened(framed: list[int], plain: list[int], longest: int) -> list[int]:
+    """The frame around as much of the text's beginning as fits."""
+    opening = next(i for i in range(len(framed)) if framed[i : i + len(plain)] == plain)
+    closing = framed[opening + len(plain) :]
+    return framed[: longest - len(closing)] + closing

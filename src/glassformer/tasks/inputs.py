@@ -1,0 +1,90 @@
+"""What the verbs are given: one text or several, as text or as ids, and what a network reads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from glassformer.errors import InputError
+from glassformer.models.decoder import Decoder
+from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.heads import Output
+
+if TYPE_CHECKING:
+    from glassformer.tasks.model import Model
+
+Prompt = str | Sequence[int] | Tensor
+"""Text, or its ids."""
+
+
+def is_one(given: Any) -> bool:
+    """Whether a verb was given one text (a string, or a list of ids) and not a list of them."""
+    if isinstance(given, Tensor):
+        return given.ndim == 1
+    if not isinstance(given, Sequence):
+        raise InputError(f"a text must be a string or a list of ids, or there must be a list of them; got {given!r}.")
+    return isinstance(given, str) or (len(given) > 0 and isinstance(given[0], Integral))
+
+
+def as_ids(text: Any, number: int) -> list[int]:
+    """Ids as given, in a list or a tensor. `InputError` for anything else."""
+    values = text.tolist() if isinstance(text, Tensor) else text
+    whole = isinstance(values, Sequence) and all(isinstance(i, Integral) and not isinstance(i, bool) for i in values)
+    if isinstance(values, str) or not whole:
+        raise InputError(f"a text must be a string or a list of ids; text {number} is {text!r}.")
+    return [int(i) for i in values]
+
+
+def text_ids(model: Model, texts: Sequence[Prompt]) -> list[list[int]]:
+    """The ids that a decoder reads: text with the tokenizer's frame (but not what closes it), ids as they are."""
+    strings = [text for text in texts if isinstance(text, str)]
+    encoded = iter(model.tokenizer.encode_all(strings, frame=True))
+    found = []
+    for number, text in enumerate(texts, 1):
+        ids = next(encoded) if isinstance(text, str) else as_ids(text, number)
+        closed = isinstance(text, str) and len(ids) > 1 and ids[-1] in model.ends
+        found.append(ids[:-1] if closed else ids)
+    return found
+
+
+def call(model: Model, text: Any, target: Any) -> Output:
+    """See `Model.__call__`."""
+    if isinstance(model.network, EncoderDecoder):
+        if target is None:
+            raise InputError("an encoder-decoder reads two texts: give 'target' too, or use translate.")
+        return model.network(_padded(model, text), _padded(model, target, target=True))
+    if target is not None:
+        raise InputError(f"'target' is for an encoder-decoder; this model is {model.purpose}.")
+    return model.network(_padded(model, text))
+
+
+def _padded(model: Model, given: Any, target: bool = False) -> Tensor:
+    """One text or several as ids [B, T] where the network is, padded on the right."""
+    if isinstance(given, Tensor):
+        return (given[None] if given.ndim == 1 else given).to(model.device)
+    texts = [given] if is_one(given) else list(given)
+    if isinstance(model.network, Decoder):
+        rows = text_ids(model, texts)
+    elif isinstance(model.network, EncoderDecoder):
+        rows = [_side(model, text, number, target) for number, text in enumerate(texts, 1)]
+    else:
+        framed = (model.tokenizer.encode(text, frame=True) if isinstance(text, str) else text for text in texts)
+        rows = [as_ids(ids, number) for number, ids in enumerate(framed, 1)]
+    if not rows or not all(rows):
+        raise InputError("there must be at least one text, and each must have at least one token.")
+    tensors = [torch.tensor(row) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=model.config.pad_id).to(model.device)
+
+
+def _side(model: Model, text: Any, number: int, target: bool) -> list[int]:
+    """A source, which ends with eos, or a target, which begins with bos; ids as they are."""
+    if not isinstance(text, str):
+        return as_ids(text, number)
+    pipeline, config = model.pipeline, model.config
+    ids = model.tokenizer.encode(pipeline.prepare_target(text) if target else pipeline.prepare_source(text))
+    return [config.bos_id, *ids] if target else [*ids, config.eos_id]
