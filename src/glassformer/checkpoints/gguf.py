@@ -59,10 +59,7 @@ def read_gguf(path: str | Path, *, stored: bool = False) -> Loaded:
         )
     template = file.metadata.get("tokenizer.chat_template", "")
     pipeline = TextPipeline(unicode="none", chat_template=template if isinstance(template, str) else "")
-    if stored:
-        network = _stored(file, config, rules)
-    else:
-        network = build("decoder", config, rules, file.tensors, str(path))
+    network = _stored(file, config, rules) if stored else build("decoder", config, rules, file.tensors, str(path))
     extra: dict[str, Any] = {"gguf": str(path)}
     ends = [config.eos_id, *(_id(file, name, config.eos_id) for name in ("eot", "eom"))]
     if len(set(ends)) > 1:

@@ -1,4 +1,4 @@
-"""A block's decoding step as machine code: described, compiled in a process of its own, kept, loaded."""
+"""A block's part in a step as machine code: described, compiled in a process of its own, kept, loaded."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +25,24 @@ from glassformer.layers.linear import FEW
 from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedLinear
 from glassformer.layers.rows import RowMemory, RowStep
 from glassformer.models import assembly
-from glassformer.models.config import Config
+from glassformer.models.config import Config, Rotary
 from glassformer.settings import cache_folder, from_mapping, to_mapping
 
 PACKAGE = Path(__file__).resolve().parent.parent
 LIMIT = 600
 """Seconds that compiling may take; it takes about 20."""
 
+Kind = Literal["one", "many", "prompt"]
+"""One new id of one row, or of many, that look into a cache; or a whole prompt of one row, which sees but itself."""
+
+SHORTEST = FEW + 1
+"""Prompts of fewer ids run uncompiled: other ways of computing are best for them."""
+
 _codes: dict[str, Code] = {}
 
 
 class Code:
-    """The compiled step of one kind of block: `ready`, and then `run`. `Code.of` gives the same for the same kind."""
+    """The compiled step of blocks that are alike: `ready`, and then `run`. `Code.of` gives the same for such blocks."""
 
     def __init__(self, description: dict[str, Any], path: Path) -> None:
         self.description, self.path = description, path
@@ -44,9 +51,9 @@ class Code:
         self._begun = False
 
     @classmethod
-    def of(cls, config: Config, block: Block, many: bool) -> Code:
-        """The code for blocks like this one; `many` serves any number of rows above one."""
-        description = {"config": to_mapping(_bare(config)), "layers": _layers(block), "many": many}
+    def of(cls, config: Config, block: Block, kind: Kind) -> Code:
+        """The code for blocks like this one."""
+        description = {"config": to_mapping(_bare(config)), "layers": _layers(block), "kind": kind}
         path = cache_folder() / _name(description)
         return _codes.setdefault(str(path), cls(description, path))
 
@@ -65,10 +72,13 @@ class Code:
         self._loader = _load(self.path)
         return True
 
-    def run(self, inputs: list[Tensor]) -> Tensor:
-        """x [B, 1, D] after the block, of [x, positions, keys, values, (cos, sin), *weights]; the cache is written."""
-        output: Tensor = self._loader(inputs)[0]
-        return output
+    def run(self, inputs: list[Tensor]) -> list[Tensor]:
+        """[x after the block], of [x, positions, keys, values, (cos, sin), *weights]; the caches are written.
+
+        For a prompt: [x, key, value] of [x, (cos, sin), *weights]; the caches are the caller's.
+        """
+        outputs: list[Tensor] = self._loader(inputs)
+        return outputs
 
     def wait(self) -> None:
         """Return when `ready`, or `RuntimeError` where compiling is not possible."""
@@ -97,8 +107,8 @@ class Code:
         )
 
 
-class Step(nn.Module):
-    """A block's part in a decoding step as a function of tensors alone, its weights among them."""
+class _Part(nn.Module):
+    """A block's part in a step as a function of tensors alone, its weights among them."""
 
     def __init__(self, block: Block, rotary: bool) -> None:
         super().__init__()
@@ -106,15 +116,32 @@ class Step(nn.Module):
         self.rotary = rotary
         self._block = [block]  # not a submodule: its weights are inputs
 
-    def forward(self, x: Tensor, positions: Tensor, keys: Tensor, values: Tensor, *rest: Tensor) -> Tensor:
-        places, weights = (rest[:2], rest[2:]) if self.rotary else ((), rest)
-        arguments = {
-            "remember": RowMemory(keys, values, RowStep(positions, keys.shape[2])),
-            "rotation": places or None,
-        }
+    def call(self, x: Tensor, rest: Sequence[Tensor], **arguments: Any) -> Tensor:
+        """The block on `x`; `rest` are cosines and sines, where positions are rotary, and the weights."""
+        places, weights = (rest[:2], rest[2:]) if self.rotary else (None, rest)
         state = dict(zip(self.names, weights, strict=True))
-        result: Tensor = torch.func.functional_call(self._block[0], state, (x,), arguments)
+        result: Tensor = torch.func.functional_call(self._block[0], state, (x,), {**arguments, "rotation": places})
         return result
+
+
+class Decoding(_Part):
+    """One new id a row, which looks into a cache."""
+
+    def forward(self, x: Tensor, positions: Tensor, keys: Tensor, values: Tensor, *rest: Tensor) -> Tensor:
+        return self.call(x, rest, remember=RowMemory(keys, values, RowStep(positions, keys.shape[2])))
+
+
+class Prompt(_Part):
+    """A whole prompt, which sees but itself; its keys and values are given back."""
+
+    def forward(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        kept: list[Tensor] = []
+
+        def remember(new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            kept.extend(new)
+            return new
+
+        return (self.call(x, rest, causal=True, remember=remember), kept[0], kept[1])
 
 
 def _bare(config: Config) -> Config:
@@ -183,12 +210,11 @@ def _load(path: Path) -> Any:
 
 def compile_code(description: dict[str, Any], path: Path) -> None:
     """Trace and compile what the description says, and put it at `path` in one step."""
-    config, many = from_mapping(Config, description["config"], "config"), description["many"]
+    config, kind = from_mapping(Config, description["config"], "config"), description["kind"]
     block = _rebuilt(config, description["layers"])
-    step = Step(block, rotary=type(config.positions).__name__ == "Rotary").eval()
-    exported = torch.export.export(
-        step, _example(config, block, many), dynamic_shapes=_dynamic(step, many), strict=False
-    )
+    part = (Prompt if kind == "prompt" else Decoding)(block, isinstance(config.positions, Rotary)).eval()
+    example, dynamic = _example(config, block, kind), _dynamic(part, kind)
+    exported = torch.export.export(part, example, dynamic_shapes=dynamic, strict=False)
     shims = {getattr(torch.ops.glassformer, name).default: [text] for name, text in SHIMS.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -198,23 +224,31 @@ def compile_code(description: dict[str, Any], path: Path) -> None:
         os.replace(package, path)
 
 
-def _example(config: Config, block: Block, many: bool) -> tuple[Tensor, ...]:
-    rows, dtype = 2 + many if many else 1, block.norm_1.weight.dtype
-    cache = (rows, config.kv_heads, 128, config.head_width)
-    tensors = [torch.zeros(rows, 1, config.d_model, dtype=dtype), torch.zeros(rows, 1, dtype=torch.long)]
-    tensors += [torch.zeros(cache, dtype=dtype), torch.zeros(cache, dtype=dtype)]
-    if type(config.positions).__name__ == "Rotary":
-        # two tensors: torch.export takes one given twice for one input
-        tensors += [torch.zeros(rows, 1, config.head_width // 2, dtype=dtype) for _ in range(2)]
+def _example(config: Config, block: Block, kind: Kind) -> tuple[Tensor, ...]:
+    """Inputs to trace with. Each is a tensor of its own: torch.export takes one given twice for one input."""
+    rows, width = 3 if kind == "many" else 1, 2 * SHORTEST if kind == "prompt" else 1
+    dtype = block.norm_1.weight.dtype
+    tensors = [torch.zeros(rows, width, config.d_model, dtype=dtype)]
+    if kind != "prompt":
+        cache = (rows, config.kv_heads, 128, config.head_width)
+        tensors += [torch.zeros(rows, width, dtype=torch.long), *(torch.zeros(cache, dtype=dtype) for _ in range(2))]
+    if isinstance(config.positions, Rotary):
+        tensors += [torch.zeros(rows, width, config.head_width // 2, dtype=dtype) for _ in range(2)]
     return (*tensors, *Code.weights(block).values())
 
 
-def _dynamic(step: Step, many: bool) -> Any:
-    """Rows (of many) and the capacity of the cache may be any number; weights may not."""
-    rows, capacity = torch.export.Dim("rows", min=2, max=FEW), torch.export.Dim("capacity", min=2, max=1 << 22)
-    first = {0: rows} if many else {}
-    rest: list[dict[int, Any]] = [dict(first)] * (2 if step.rotary else 0) + [{}] * len(step.names)
-    return (dict(first), dict(first), {**first, 2: capacity}, {**first, 2: capacity}, tuple(rest))
+def _dynamic(part: _Part, kind: Kind) -> Any:
+    """Rows (of many), the length of a prompt and the capacity of the cache may be any number; weights may not."""
+    first: dict[int, Any] = {}
+    if kind == "many":
+        first = {0: torch.export.Dim("rows", min=2, max=FEW)}
+    if kind == "prompt":
+        first = {1: torch.export.Dim("width", min=SHORTEST, max=1 << 22)}
+    rest = [dict(first) for _ in range(2 if part.rotary else 0)] + [{} for _ in part.names]
+    if kind == "prompt":
+        return (first, tuple(rest))
+    cache = {**first, 2: torch.export.Dim("capacity", min=2, max=1 << 22)}
+    return (first, dict(first), cache, dict(cache), tuple(rest))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glassformer.generation.code import Code
+from glassformer.generation.code import SHORTEST, Code, Kind
 from glassformer.layers.linear import FEW
 from glassformer.layers.rows import RowState
 from glassformer.layers.sites import sites
@@ -44,9 +44,9 @@ class Accelerated:
         self.network = network
         self.config = network.config
         self.weights = [list(Code.weights(block).values()) for block in network.stack.blocks]
-        self.codes = {
-            many: [Code.of(network.config, block, many) for block in network.stack.blocks] for many in (False, True)
-        }
+        kinds: tuple[Kind, ...] = ("one", "many", "prompt")
+        blocks = network.stack.blocks
+        self.codes = {kind: [Code.of(network.config, block, kind) for block in blocks] for kind in kinds}
 
     @property
     def training(self) -> bool:
@@ -64,9 +64,12 @@ class Accelerated:
     def head(self, hidden: Tensor) -> Tensor:
         return self.network.head(hidden)
 
-    def compile(self, many: bool = False) -> None:
-        """Wait until the code for one row (or for many) is there."""
-        for code in set(self.codes[many]):
+    def compile(self, *kinds: Kind) -> None:
+        """Wait until the code is there: for one row, for many, for prompts; for all, if none is named."""
+        codes = {code for kind in kinds or self.codes for code in self.codes[kind]}
+        for code in codes:
+            code.ready()  # the first question starts the compiler: let them run side by side
+        for code in codes:
             code.wait()
 
     @torch.no_grad()
@@ -77,13 +80,24 @@ class Accelerated:
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: RowState) -> Float[Tensor, "B T D"]:
-        codes = self.codes[len(ids) > 1]
-        if ids.shape[1] > 1 or len(ids) > FEW or not all(code.ready() for code in codes):
+        kind = self._kind(ids, state)
+        if kind is None or not all(code.ready() for code in self.codes[kind]):
             return self.network.read(ids, lengths, state)
-        positions = state.advance(1, lengths).positions
+        positions = state.advance(ids.shape[1], lengths).positions
         stack = self.network.stack
         x = stack.embedding(ids, positions)
         places = [] if stack.cos is None or stack.sin is None else [stack.cos[positions], stack.sin[positions]]
-        for code, weights, keys, values in zip(codes, self.weights, state.keys, state.values, strict=True):
-            x = code.run([x, positions, keys, values, *places, *weights])
+        layers = zip(self.codes[kind], self.weights, state.keys, state.values, strict=True)
+        for code, weights, keys, values in layers:
+            if kind == "prompt":
+                x, keys[:, :, : ids.shape[1]], values[:, :, : ids.shape[1]] = code.run([x, *places, *weights])
+            else:
+                (x,) = code.run([x, positions, keys, values, *places, *weights])
         return x if stack.final_norm is None else stack.final_norm(x)
+
+    def _kind(self, ids: Int[Tensor, "B T"], state: RowState) -> Kind | None:
+        """What kind of step this is, None for one that has no code."""
+        rows, width = ids.shape
+        if width == 1:
+            return "one" if rows == 1 else "many" if rows <= FEW else None
+        return "prompt" if rows == 1 and width >= SHORTEST and not any(state.lengths) else None

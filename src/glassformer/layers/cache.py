@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glassformer.errors import InputError
-from glassformer.layers.rows import KeysValues
 from glassformer.layers.masks import causal_mask, seen_mask, slots_mask
+from glassformer.layers.rows import KeysValues
 
 
 class KeyValueCache:

@@ -21,8 +21,8 @@ class Linear(nn.Linear):
     """`torch.nn.Linear`: x Wᵀ + b over the last axis.
 
     The products of a greedy decoding step have about 64 rows of x and 500 to 8,000 of W. There the CPU's library is 10
-    to 40 % quicker with W on the left; the result is the same, its memory laid out by columns. For a row or two it reads
-    W at half of what memory gives, and a plain loop of our own at all of it.
+    to 40 % quicker with W on the left; the result is the same, its memory laid out by columns. For a row or two it
+    reads W at half of what memory gives, and a plain loop of our own at all of it.
     """
 
     def forward(self, x: Float[Tensor, "*B i"]) -> Float[Tensor, "*B o"]:

@@ -30,7 +30,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / √(mean of squares + ε) · weight over the last axis (Zhang & Sennrich 2019). Site `scale` as in `LayerNorm`."""
+    """x / √(mean of squares + ε) · weight over the last axis (Zhang & Sennrich 2019). `scale` as in `LayerNorm`."""
 
     def __init__(self, d_model: int, eps: float = 1e-5) -> None:
         super().__init__()

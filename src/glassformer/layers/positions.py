@@ -26,7 +26,7 @@ def sinusoidal(length: int, d_model: int, halves: bool = False) -> Float[Tensor,
 
 
 def rotary(length: int, d_head: int, base: float) -> Rotation:
-    """Angles p · base^(-2i/d) of every position p (Su et al. 2021, equation 15), as cosines and sines [length, d / 2]."""
+    """Angles p · base^(-2i/d) of every position p (Su et al. 2021, equation 15): cosines, sines [length, d / 2]."""
     frequency = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
     angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
     return angle.cos().to(torch.get_default_dtype()), angle.sin().to(torch.get_default_dtype())

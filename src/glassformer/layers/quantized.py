@@ -150,20 +150,26 @@ def quantized(network: Network, bits: Bits, stored: Mapping[str, Blocks] | None 
             if isinstance(child, Linear) and (blocks := _blocks(child, f"{where}.weight", 8, stored)) is not None:
                 setattr(module, name, QuantizedLinear([blocks], [child.bias]))
         if isinstance(module, Embedding) and (name := f"{path}.token.weight") in stored:
-            module.token = QuantizedEmbedding(stored[name])
+            module.add_module("token", QuantizedEmbedding(stored[name]))
     return duplicate
 
 
 def _quantize_block(block: Block, bits: Bits, stored: Mapping[str, Blocks], path: str) -> None:
     """A block's layers; queries, keys and values become one product, and gate and up."""
     attention, feed_forward = block.self_attention, block.feed_forward
-    merged = {"to_all": (attention, ("to_query", "to_key", "to_value"), "self_attention.")}
+    together: list[tuple[str, nn.Module, tuple[str, ...], str]] = [
+        ("to_all", attention, ("to_query", "to_key", "to_value"), "self_attention."),
+    ]
     if feed_forward.gate is not None:
-        merged["to_both"] = (feed_forward, ("gate", "up"), "feed_forward.")
-    for whole, (module, names, place) in merged.items():
+        together.append(("to_both", feed_forward, ("gate", "up"), "feed_forward."))
+    for whole, module, names, place in together:
         layers = [getattr(module, name) for name in names]
-        parts = [_blocks(layer, f"{path}{place}{name}.weight", bits, stored) for layer, name in zip(layers, names)]
-        if None not in parts and len({part.shape[1:] for part in parts}) == 1:
+        made = (
+            _blocks(layer, f"{path}{place}{name}.weight", bits, stored)
+            for layer, name in zip(layers, names, strict=True)
+        )
+        parts = [part for part in made if part is not None]
+        if len(parts) == len(names) and len({part.shape[1:] for part in parts}) == 1:
             setattr(module, whole, QuantizedLinear(parts, [layer.bias for layer in layers]))
             for name in names:
                 delattr(module, name)

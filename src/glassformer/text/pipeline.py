@@ -26,8 +26,8 @@ class TextPipeline:
     2007, by sacremoses: punctuation normalised, tokens separated by spaces and XML-escaped (`&apos;`). With
     `lowercase` and `moses` that gives the published form of Multi30k, `*.lc.norm.tok.*`.
 
-    `chat_template`, in the language of Jinja, turns a conversation into a prompt; what continues or embeds text reads it
-    as it is, and knows nothing else of this.
+    `chat_template`, in the language of Jinja, turns a conversation into a prompt; what continues or embeds text reads
+    it as it is, and knows nothing else of this.
 
     `source` and `target` are language codes; only `moses` needs them. What is lowercased stays so: nothing restores
     capitals.

@@ -134,7 +134,7 @@ def _layer(cross: bool, gated: bool) -> dict[str, str]:
     """A block: their sub-layers are numbered, each with the norm before it."""
     names = {"SelfAttention": "self_attention"} | ({"EncDecAttention": "cross_attention"} if cross else {})
     parts = {"q": "to_query", "k": "to_key", "v": "to_value", "o": "to_output"}
-    layer = {}
+    layer: dict[str, str] = {}
     for number, (theirs, ours) in enumerate(names.items()):
         layer |= {f"layer.{number}.{theirs}.{part}": f"{ours}.{own}" for part, own in parts.items()}
     feed = {"wi_0": "gate", "wi_1": "up", "wo": "down"} if gated else {"wi": "up", "wo": "down"}

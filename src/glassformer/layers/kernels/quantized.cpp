@@ -25,7 +25,7 @@
 namespace {
 
 constexpr int GROUP = 32, ROWS = 8;
-constexpr int64_t BAND = 64;  // rows of inputs that stay in a core's cache while the weight passes by
+constexpr int64_t BAND = 24;  // rows of inputs that stay in a core's cache while the weight passes by
 constexpr int64_t AHEAD = 1600;  // bytes of a weight that are asked for before their turn
 
 constexpr int64_t tile_bytes(int bits) { return bits == 4 ? 160 : 272; }
@@ -44,6 +44,7 @@ inline __m256i bytes(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_
 inline __m256i four(const int8_t* at) {  // four columns, for each of the 8 rows
     return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(at)));
 }
+inline void in_order(__m256i& sum) { asm("" : "+x"(sum)); }  // else the compiler gathers products first, and spills them
 inline __m256i pairs_of(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
 
 void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
@@ -76,16 +77,18 @@ template <int M> inline void dots4(const uint8_t* tile, const int8_t* const* x, 
     const __m256i low = _mm256_set1_epi8(15);
     for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
     for (int part = 0; part < 4; part++) {
-        const __m256i both = bytes(tile + 32 + 32 * part);
-        const __m256i first = _mm256_and_si256(both, low), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        const __m256i halved = bytes(tile + 32 + 32 * part);
+        const __m256i first = _mm256_and_si256(halved, low), second = _mm256_and_si256(_mm256_srli_epi16(halved, 4), low);
         for (int i = 0; i < M; i++) {
             const __m256i a = four(x[i] + 8 * part), b = four(x[i] + 8 * part + 4);
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
             dots[i] = _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(dots[i], first, a), second, b);
 #else  // 16 bits are enough for the sum of a group: 16 x 15 x 127 < 2^15
-            dots[i] = _mm256_add_epi16(dots[i], _mm256_maddubs_epi16(first, a));
-            dots[i] = _mm256_add_epi16(dots[i], _mm256_maddubs_epi16(second, b));
+            __m256i both = _mm256_add_epi16(_mm256_maddubs_epi16(first, a), _mm256_maddubs_epi16(second, b));
+            in_order(both);
+            dots[i] = _mm256_add_epi16(dots[i], both);
 #endif
+            in_order(dots[i]);
         }
     }
 #if !(defined(__AVX512VNNI__) && defined(__AVX512VL__))
@@ -104,6 +107,7 @@ template <int M> inline void dots8(const uint8_t* tile, const int8_t* const* x, 
 #else
             dots[i] = _mm256_add_epi32(dots[i], pairs_of(_mm256_maddubs_epi16(size, turned)));
 #endif
+            in_order(dots[i]);
         }
     }
 }
@@ -195,6 +199,7 @@ void tile_product(const uint8_t* weight, const Inputs& in, int64_t row, int64_t 
 
 template <int BITS>
 void tile_rows(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n) {
+    for (; row + 6 <= end; row += 6) tile_product<BITS, 6>(tile, in, row, groups, y + row * n, n);
     for (; row + 4 <= end; row += 4) tile_product<BITS, 4>(tile, in, row, groups, y + row * n, n);
     for (; row + 2 <= end; row += 2) tile_product<BITS, 2>(tile, in, row, groups, y + row * n, n);
     for (; row < end; row++) tile_product<BITS, 1>(tile, in, row, groups, y + row * n, n);
