@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from glassformer.errors import InputError
-from glassformer.models.config import Config, Learned
+from glassformer.models.config import Config, Learned, Relative, Rotary, Sinusoidal
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.sizes import sizes
 
@@ -19,17 +19,47 @@ CHOICES = {
     "learned positions": replace(SMALL, positions=Learned()),
     "untied": replace(SMALL, tie_head=False, source_vocab_size=50),
     "wide heads": replace(SMALL, d_head=5, n_heads=3, activation="gelu"),
+    "Marian": replace(SMALL, positions=Sinusoidal(halves=True), activation="silu", head_bias=True),
+    "BART": replace(
+        SMALL, positions=Learned(), embedding_norm=True, scale_embedding=False, activation="gelu", head_bias=True
+    ),
+    "T5": replace(
+        SMALL,
+        positions=Relative(8, 6),
+        norm="rms",
+        norm_first=True,
+        bias=False,
+        scale_embedding=False,
+        scale_scores=False,
+        scale_head=True,
+        d_head=5,
+    ),
+    "T5 v1.1": replace(
+        SMALL,
+        positions=Relative(8, 6),
+        norm="rms",
+        norm_first=True,
+        bias=False,
+        scale_embedding=False,
+        scale_scores=False,
+        gated=True,
+        activation="gelu_tanh",
+        tie_head=False,
+        n_heads=4,
+        n_kv_heads=2,
+    ),
+    "shared keys and rotations": replace(SMALL, positions=Rotary(100.0), n_heads=4, n_kv_heads=2, norm_first=True),
     "all dropouts": replace(SMALL, attention_dropout=0.2, activation_dropout=0.2),
 }
 
 
 def network_of(config: Config) -> EncoderDecoder:
     torch.manual_seed(0)
-    return EncoderDecoder(config)
+    return contracts.drawn(EncoderDecoder(config))
 
 
 @pytest.mark.parametrize("config", CHOICES.values(), ids=CHOICES.keys())
-@pytest.mark.parametrize("contract", contracts.ON_BATCH, ids=lambda contract: contract.__name__)
+@pytest.mark.parametrize("contract", contracts.ON_BATCH + contracts.ON_WRITING, ids=lambda contract: contract.__name__)
 def test_contract(contract: Callable[..., None], config: Config) -> None:
     source = contracts.random_ids(3, 7, SMALL.vocab_size)
     source[1, 5:] = config.pad_id
@@ -89,3 +119,9 @@ def test_decoding_beyond_the_capacity_is_refused() -> None:
 def test_impossible_config_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         replace(SMALL, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"buckets": 3}, {"max_distance": 16}], ids=str)
+def test_impossible_buckets_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="buckets"):
+        Relative(**wrong)

@@ -91,8 +91,6 @@ def _stored(file: GGUF, config: Config, rules: list[Rule]) -> nn.Module:
     found = match(network, rules, file.tensors, str(file.path))
     others = [rule for rule in rules if not set(rule.ours) & set(blocks)]
     fill(network, others, file.tensors, found, str(file.path))
-    if config.tie_head and (token := blocks.get("stack.embedding.token.weight")) is not None:
-        blocks["head.weight"] = token
     return quantized(network, 4, blocks).eval()
 
 

@@ -21,7 +21,7 @@ from glassformer.checkpoints.files import read_json, sync_folder, write_json
 from glassformer.checkpoints.maps import MAPS
 from glassformer.checkpoints.maps.apply import build, called, rules_for, to_theirs
 from glassformer.checkpoints.maps.rules import Map
-from glassformer.checkpoints.native import Loaded
+from glassformer.checkpoints.native import Loaded, refuse_quantized
 from glassformer.checkpoints.tensors import LazyTensor, open_tensors, write_tensors
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.int8 import Int8Linear
@@ -186,6 +186,7 @@ def write_folder(
     `OSError` where the disk does not take it.
     """
     folder = Path(folder)
+    refuse_quantized(network)
     architecture, settings = _architecture_for(network)
     config: Config = network.config  # type: ignore[assignment]
     if tokenizer.vocab_size > config.vocab_size:

@@ -93,8 +93,7 @@ def save(
     """
     folder = Path(folder)
     kind = family_of(network)
-    if any(isinstance(module, Int8Linear | QuantizedLinear) for module in network.modules()):
-        raise InputError("a quantised model is for running only; load it in fp32 to save it, or see quantize --help.")
+    refuse_quantized(network)
     config = to_mapping(network.config)
     tensors = {**network_tensors(network), **(blocks or {})}
     if dtype is not None:
@@ -118,6 +117,12 @@ def save(
     finally:
         _settle(folder)
     return folder
+
+
+def refuse_quantized(network: nn.Module) -> None:
+    """`InputError` for a network that has lost the numbers that a checkpoint would need."""
+    if any(isinstance(module, Int8Linear | QuantizedLinear) for module in network.modules()):
+        raise InputError("a quantised model is for running only; load it in fp32 to save it, or see quantize --help.")
 
 
 def load(folder: str | Path, *, stored: bool = False) -> Loaded:

@@ -11,25 +11,23 @@ from glassformer.layers.kernels.ops import dense_linear
 FEW = 96
 """Up to so many rows without gradients, as in greedy decoding, a CPU computes W xᵀ instead of x Wᵀ."""
 
-HANDFUL = 2
-"""Up to so many rows our own kernel is quicker still, where the weight is worth calling it: `LARGE` numbers."""
-
 LARGE = 1 << 16
+"""For one row and a weight of so many numbers, our own kernel is quicker still."""
 
 
 class Linear(nn.Linear):
     """`torch.nn.Linear`: x Wᵀ + b over the last axis.
 
     The products of a greedy decoding step have about 64 rows of x and 500 to 8,000 of W. There the CPU's library is 10
-    to 40 % quicker with W on the left; the result is the same, its memory laid out by columns. For a row or two it
-    reads W at half of what memory gives, and a plain loop of our own at all of it.
+    to 40 % quicker with W on the left; the result is the same, its memory laid out by columns. For a single
+    row it reads W at half of what memory gives, and a plain loop of our own at all of it.
     """
 
     def forward(self, x: Float[Tensor, "*B i"]) -> Float[Tensor, "*B o"]:
         if x.device.type != "cpu" or torch.is_grad_enabled() or x.numel() > FEW * x.shape[-1]:
             return F.linear(x, self.weight, self.bias)
         rows = x.reshape(-1, x.shape[-1])
-        if self._handful(rows):
+        if rows.shape[0] == 1 and self._large(rows):
             product = dense_linear(rows, self.weight)
             product = product if self.bias is None else product + self.bias
         elif self.bias is None:
@@ -38,6 +36,6 @@ class Linear(nn.Linear):
             product = torch.addmm(self.bias[:, None], self.weight, rows.t()).t()
         return product.reshape(*x.shape[:-1], -1)
 
-    def _handful(self, rows: Tensor) -> bool:
+    def _large(self, rows: Tensor) -> bool:
         plain = rows.dtype == self.weight.dtype == torch.float32 and self.weight.is_contiguous()
-        return rows.shape[0] <= HANDFUL and self.weight.numel() >= LARGE and plain and library() is not None
+        return self.weight.numel() >= LARGE and plain and library() is not None

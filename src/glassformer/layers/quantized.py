@@ -139,7 +139,7 @@ def quantized(network: Network, bits: Bits, stored: Mapping[str, Blocks] | None 
     at. Others are rounded here: those of blocks to `bits`, the head to 8, as it sees what all of them have left. A
     layer whose input is no multiple of 32 stays as it is.
     """
-    stored = stored or {}
+    stored = _with_ties(network, stored or {})
     duplicate = share(network)
     for path, module in list(duplicate.named_modules()):
         if isinstance(module, Block):
@@ -152,6 +152,15 @@ def quantized(network: Network, bits: Bits, stored: Mapping[str, Blocks] | None 
         if isinstance(module, Embedding) and (name := f"{path}.token.weight") in stored:
             module.add_module("token", QuantizedEmbedding(stored[name]))
     return duplicate
+
+
+def _with_ties(network: nn.Module, stored: Mapping[str, Blocks]) -> dict[str, Blocks]:
+    """`stored` under every name of a tied weight, such as the token vectors that are the head as well."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    known = {other: stored[name] for tied in names.values() for name in tied if name in stored for other in tied}
+    return {**known, **stored}
 
 
 def _quantize_block(block: Block, bits: Bits, stored: Mapping[str, Blocks], path: str) -> None:

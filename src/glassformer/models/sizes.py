@@ -89,7 +89,7 @@ _BART = Config(
     scale_embedding=False,
     embedding_norm=True,
     pad_id=1,
-    bos_id=0,
+    bos_id=2,  # what targets begin with
     eos_id=2,
     init_std=0.02,
 )

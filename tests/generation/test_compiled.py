@@ -1,0 +1,121 @@
+"""Compiled steps give what uncompiled ones give; and what is not compiled stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import contracts
+import pytest
+import torch
+
+from glassformer.generation import code, compiled
+from glassformer.generation.code import Code
+from glassformer.generation.compiled import Accelerated, accelerated
+from glassformer.layers import kernels
+from glassformer.layers.quantized import quantized
+from glassformer.layers.sites import planned
+from glassformer.models.config import Config, Learned, Rotary
+from glassformer.models.decoder import Decoder
+
+LLAMA = Config(
+    vocab_size=60,
+    d_model=64,
+    n_heads=4,
+    n_kv_heads=2,
+    d_ff=96,
+    n_encoder_layers=0,
+    n_decoder_layers=3,
+    positions=Rotary(),
+    max_length=400,
+    norm_first=True,
+    norm="rms",
+    gated=True,
+    activation="silu",
+    bias=False,
+    dropout=0.0,
+)
+GPT2 = replace(
+    LLAMA, n_kv_heads=None, positions=Learned(), norm="layer", gated=False, activation="gelu_tanh", bias=True
+)
+ROUNDED = {"rtol": 0.0, "atol": 0.1}  # a hair's breadth decides how an input of a quantised layer is rounded
+
+
+def network_of(config: Config, bits: int | None = None) -> Decoder:
+    torch.manual_seed(0)
+    network = contracts.drawn(Decoder(config)).eval().requires_grad_(False)
+    return network if bits is None else quantized(network, bits)  # type: ignore[arg-type]
+
+
+def test_small_watched_or_other_networks_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of(LLAMA)
+    assert accelerated(network) is network, "too small to be worth it"
+    monkeypatch.setattr(compiled, "SMALL", 1)
+    assert isinstance(accelerated(network), Accelerated)
+    watched = planned(network, {"residual_post[1]": lambda value: value})
+    assert accelerated(watched) is watched
+    assert accelerated(network_of(LLAMA).bfloat16()) is not None
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["Llama", "GPT-2"])
+def test_a_block_can_be_made_again_from_its_description(config: Config, bits: int | None) -> None:
+    block = network_of(config, bits).stack.blocks[0]
+    description = Code.of(config, block, "one").description
+    again = code._rebuilt(code._bare(config), description["layers"])
+    own, other = Code.weights(block), Code.weights(again)
+    assert list(own) == list(other)
+    assert [(t.shape, t.dtype) for t in own.values()] == [(t.shape, t.dtype) for t in other.values()]
+
+
+def test_blocks_that_are_alike_share_their_code() -> None:
+    network = network_of(LLAMA)
+    codes = {Code.of(LLAMA, block, "one") for block in network.stack.blocks}
+    larger = replace(LLAMA, n_decoder_layers=9, vocab_size=7, max_length=10)
+    assert {Code.of(larger, network.stack.blocks[0], "one")} == codes
+    assert Code.of(LLAMA, network.stack.blocks[0], "many") not in codes
+    assert Code.of(LLAMA, network_of(LLAMA, 8).stack.blocks[0], "one") not in codes
+
+
+def test_without_code_everything_runs_uncompiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path))
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    network = network_of(LLAMA)
+    fast = Accelerated(network)
+    ids = contracts.random_ids(2, 5, LLAMA.vocab_size)
+    states = [network.start(2, 8), fast.start(2, 8)]
+    assert torch.equal(network.step(ids, None, states[0]), fast.step(ids, None, states[1]))
+    assert not list(tmp_path.iterdir()), "nothing was compiled"
+    with pytest.raises(RuntimeError, match="uncompiled"):
+        fast.compile("one")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize(("config", "bits"), [(LLAMA, 4), (GPT2, None)], ids=["int4", "fp32"])
+def test_compiled_equals_uncompiled(
+    config: Config, bits: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Prompts of any length, one row and many of unequal length, caches of any capacity: by the same three codes."""
+    monkeypatch.setenv("GLASSFORMER_COMPILE", "1")
+    monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path))
+    network = network_of(config, bits)
+    fast = Accelerated(network)
+    fast.compile()
+    tolerance = {"rtol": 1e-3, "atol": 1e-4} if bits is None else ROUNDED
+    monkeypatch.setattr(Decoder, "read", None)  # from here on, falling back is an error
+    for rows, width, capacity in ((1, 100, 130), (1, 257, 300)):
+        ids = contracts.random_ids(rows, width + 20, config.vocab_size, seed=width)
+        whole = network(ids).logits
+        state = fast.start(rows, capacity)
+        torch.testing.assert_close(fast.step(ids[:, :width], None, state), whole[:, width - 1], **tolerance)
+        for place in range(width, width + 20):
+            logits = fast.step(ids[:, place : place + 1], None, state)
+            torch.testing.assert_close(logits, whole[:, place], **tolerance)
+    for rows, capacity in ((2, 33), (17, 64)):
+        ids = contracts.random_ids(rows, 12, config.vocab_size, seed=rows)
+        whole, state = network(ids).logits, fast.start(rows, capacity)
+        for place in range(12):
+            logits = fast.step(ids[:, place : place + 1], None, state)
+            torch.testing.assert_close(logits, whole[:, place], **tolerance)
+    assert len(list(tmp_path.glob("*.pt2"))) == 3

@@ -1,0 +1,253 @@
+"""Weights of 4 and 8 bits: what is rounded, what is kept exactly, and the kernels against plain products."""
+
+import ctypes
+import subprocess
+from pathlib import Path
+from unittest import mock
+
+import contracts
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from glassformer.layers import kernels, quantized
+from glassformer.layers.kernels.ops import attend_rows, dense_linear
+from glassformer.layers.linear import Linear
+from glassformer.layers.masks import seen_mask
+from glassformer.layers.quantized import (
+    BLOCK_BYTES,
+    Bits,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    as_blocks,
+    dequantize,
+    quantize,
+)
+from glassformer.models.config import Config, Learned, Rotary
+from glassformer.models.decoder import Decoder
+
+needs_compiler = pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
+both = pytest.mark.parametrize("bits", [4, 8])
+
+SMALL = Config(
+    vocab_size=50,
+    d_model=32,
+    n_heads=4,
+    n_kv_heads=2,
+    d_ff=64,
+    n_encoder_layers=0,
+    n_decoder_layers=2,
+    positions=Rotary(),
+    max_length=64,
+    norm_first=True,
+    norm="rms",
+    gated=True,
+    activation="silu",
+    bias=False,
+    dropout=0.0,
+)
+
+
+def weight(rows: int, columns: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * 0.05
+
+
+def distance(got: Tensor, wanted: Tensor) -> float:
+    return float(((got - wanted).norm() / wanted.norm()).detach())
+
+
+@both
+def test_rounding_is_as_good_as_its_bits(bits: Bits) -> None:
+    original = weight(24, 96)
+    blocks = quantize(original, bits)
+    assert blocks.shape == (24, 3, BLOCK_BYTES[bits]) and blocks.dtype == torch.uint8
+    assert distance(dequantize(blocks), original) < {4: 0.08, 8: 0.006}[bits]
+
+
+@both
+def test_what_was_rounded_once_stays(bits: Bits) -> None:
+    once = dequantize(quantize(weight(8, 64), bits))
+    torch.testing.assert_close(dequantize(quantize(once, bits)), once, rtol=0, atol=2e-4)
+
+
+@both
+def test_zeros_and_constants_are_kept(bits: Bits) -> None:
+    for value in (0.0, 0.25):
+        blocks = quantize(torch.full((8, 32), value), bits)
+        torch.testing.assert_close(dequantize(blocks), torch.full((8, 32), value), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
+def test_blocks_mean_what_they_mean_in_gguf(kind: str) -> None:
+    gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
+    stored = gguf.quants.quantize(weight(16, 64).numpy(), getattr(gguf.GGMLQuantizationType, kind))
+    wanted = gguf.quants.dequantize(stored, getattr(gguf.GGMLQuantizationType, kind))
+    blocks = as_blocks(kind, torch.from_numpy(stored).view(16, 2, -1))
+    assert torch.equal(dequantize(blocks), torch.from_numpy(wanted))
+
+
+@needs_compiler
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 30), st.sampled_from([4, 8]), st.booleans())
+def test_the_product_is_that_of_the_rounded_weight(
+    rows: int, groups: int, outputs: int, bits: Bits, biased: bool
+) -> None:
+    blocks = quantize(weight(outputs, 32 * groups, seed=rows), bits)
+    bias = torch.randn(outputs) if biased else None
+    x = torch.randn(rows, 32 * groups, generator=torch.Generator().manual_seed(outputs))
+    got = QuantizedLinear([blocks], [bias])(x)
+    wanted = F.linear(x, dequantize(blocks))
+    room = 0.01 * (x.norm(dim=1, keepdim=True) * dequantize(blocks).norm(dim=1)).clamp_min(1e-6)
+    assert ((got - (0 if bias is None else bias) - wanted).abs() < room).all()
+
+
+@needs_compiler
+@both
+def test_a_row_depends_on_itself_alone(bits: Bits) -> None:
+    """To the bit: in any company, at any place in it."""
+    layer = QuantizedLinear([quantize(weight(40, 96), bits)])
+    x = torch.randn(131, 96)
+    together = layer(x)
+    for rows in ([0], [130], [7, 3], list(range(60, 71)), list(range(130, -1, -1))):
+        assert torch.equal(layer(x[rows]), together[rows])
+
+
+@needs_compiler
+@both
+def test_inputs_of_any_size_and_none(bits: Bits) -> None:
+    blocks = quantize(weight(8, 64), bits)
+    layer = QuantizedLinear([blocks])
+    assert layer(torch.zeros(2, 3, 64)).equal(torch.zeros(2, 3, 8))
+    for size in (1e-20, 1e20):
+        x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(layer(x * size) / size, layer(x), rtol=1e-4, atol=1e-5)
+
+
+@both
+def test_several_parts_are_one_layer(bits: Bits) -> None:
+    parts = [quantize(weight(n, 64, seed=n), bits) for n in (8, 3, 5)]
+    x = torch.randn(4, 64)
+    apart = torch.cat([QuantizedLinear([part])(x) for part in parts], 1)
+    assert torch.equal(QuantizedLinear(parts)(x), apart)
+
+
+@both
+def test_without_a_compiler_the_weight_is_made_fp32(bits: Bits) -> None:
+    blocks = quantize(weight(12, 64), bits)
+    x = torch.randn(2, 5, 64)
+    with mock.patch.object(quantized, "library", return_value=None):
+        layer = QuantizedLinear([blocks])
+        torch.testing.assert_close(layer(x), F.linear(x, dequantize(blocks)))
+
+
+@needs_compiler
+def test_the_portable_loops_equal_those_with_instructions(tmp_path: Path) -> None:
+    """Compiled without the machine's own instructions, the same source gives the same products."""
+    torch_folder = Path(torch.__file__).parent
+    library = tmp_path / "portable.so"
+    source = next(path for path in kernels.SOURCES if path.name == "quantized.cpp")
+    command = [str(kernels.compiler()), "-O2", "-fopenmp", "-shared", "-fPIC", "-std=c++17", "-o", str(library)]
+    command += [str(source), f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}", "-ltorch_cpu"]
+    subprocess.run([*command, f"-Wl,-rpath,{torch_folder / 'lib'}"], check=True, capture_output=True)
+    portable = ctypes.CDLL(str(library))
+    own = kernels.library()
+    assert own is not None
+    portable.glassformer_product.argtypes = own.glassformer_product.argtypes
+    for bits in (4, 8):
+        packed = QuantizedLinear([quantize(weight(24, 96), bits)]).weight  # type: ignore[arg-type]
+        for rows in (1, 2, 5, 27):
+            x = torch.randn(rows, 96)
+            results = []
+            for built in (own, portable):
+                y = torch.empty(rows, 24)
+                built.glassformer_product(bits, x.data_ptr(), packed.data_ptr(), y.data_ptr(), rows, 96, 24)
+                results.append(y)
+            torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.sampled_from([(4, 4), (6, 2), (3, 1)]), st.integers(1, 5), st.integers(0, 9))
+def test_attending_equals_a_mask_over_the_cache(rows: int, heads: tuple[int, int], new: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    capacity, width, (n_heads, groups) = 20, 8, heads
+    lengths = torch.randint(0, capacity - new, (rows,), generator=generator)
+    positions = lengths[:, None] + torch.arange(new)
+    query, key, value = draw(rows, n_heads, new, width), draw(rows, groups, new, width), draw(rows, groups, new, width)
+    keys, values = draw(rows, groups, capacity, width), draw(rows, groups, capacity, width)
+    index = positions[:, None, :, None].expand_as(key)
+    wanted_keys, wanted_values = keys.scatter(2, index, key), values.scatter(2, index, value)
+    shared = [x.repeat_interleave(n_heads // groups, 1) for x in (wanted_keys, wanted_values)]
+    wanted = F.scaled_dot_product_attention(query, *shared, attn_mask=seen_mask(positions, capacity), scale=0.3)
+    torch.testing.assert_close(attend_rows(query, key, value, keys, values, positions, 0.3), wanted)
+    assert torch.equal(keys, wanted_keys) and torch.equal(values, wanted_values)
+
+
+@needs_compiler
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 70), st.integers(1, 11))
+def test_the_dense_kernel_is_a_product(rows: int, columns: int, outputs: int) -> None:
+    x, matrix = torch.randn(rows, columns), torch.randn(outputs, columns)
+    torch.testing.assert_close(dense_linear(x, matrix), x @ matrix.T, rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+def test_a_large_linear_layer_uses_it_for_a_row() -> None:
+    layer, x = Linear(512, 256), torch.randn(1, 1, 512)
+    wanted = F.linear(x, layer.weight, layer.bias)
+    with torch.no_grad(), mock.patch("glassformer.layers.linear.dense_linear", wraps=dense_linear) as kernel:
+        torch.testing.assert_close(layer(x), wanted, rtol=1e-4, atol=1e-4)
+        layer(x.expand(1, 9, 512))
+    assert kernel.call_count == 1
+
+
+def test_token_vectors_are_looked_up() -> None:
+    blocks = quantize(weight(50, 64), 8)
+    ids = torch.tensor([[3, 0], [49, 3]])
+    assert torch.equal(QuantizedEmbedding(blocks)(ids), dequantize(blocks)[ids])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [SMALL, Config(50, None, 32, 4, None, 64, 0, 2, Learned(), 64, True, dropout=0.0)],
+    ids=["gated, shared keys", "plain, biases"],
+)
+def test_a_network_of_8_bits_says_almost_the_same(config: Config) -> None:
+    torch.manual_seed(0)
+    network = contracts.drawn(Decoder(config)).eval()
+    running = quantized.quantized(network, 8)
+    ids = contracts.random_ids(3, 9, config.vocab_size)
+    assert distance(running(ids).logits, network(ids).logits) < 0.03
+    assert any(isinstance(module, QuantizedLinear) for module in running.modules())
+    assert not any(isinstance(module, QuantizedLinear) for module in network.modules()), "the original was touched"
+
+
+def test_stored_blocks_are_used_as_they_are() -> None:
+    torch.manual_seed(0)
+    network = contracts.drawn(Decoder(SMALL)).eval()
+    name = "stack.blocks.1.feed_forward.down.weight"
+    stored = {name: quantize(torch.ones(32, 64), 4)}
+    running = quantized.quantized(network, 4, stored)
+    down = running.get_submodule("stack.blocks.1.feed_forward.down")
+    torch.testing.assert_close(down(torch.ones(1, 64)), torch.full((1, 32), 64.0), rtol=1e-2, atol=0)
+
+
+def test_an_odd_width_stays_as_it_is() -> None:
+    network = Decoder(Config(50, None, 24, 4, None, 64, 0, 1, Learned(), 64, True))
+    running = quantized.quantized(network, 4)
+    assert isinstance(running.get_submodule("stack.blocks.0.feed_forward.up"), Linear)  # reads 24 numbers
+    assert isinstance(running.get_submodule("stack.blocks.0.feed_forward.down"), QuantizedLinear)  # reads 64
+
+
+@needs_compiler
+def test_a_quantised_decoder_writes_alike_in_any_batch() -> None:
+    torch.manual_seed(0)
+    running = quantized.quantized(contracts.drawn(Decoder(SMALL)).eval(), 4)
+    contracts.check_rows_of_their_own_length(running, contracts.random_ids(3, 7, SMALL.vocab_size))
