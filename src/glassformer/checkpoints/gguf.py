@@ -74,6 +74,10 @@ def quantized_blocks(path: str | Path) -> dict[str, tuple[str, Tensor]]:
     config, rules = _config_and_rules(file)
     network = outline("decoder", config, str(path))
     match(network, rules, file.tensors, str(path))
+    return _blocks_for(network, file, rules)
+
+
+def _blocks_for(network: nn.Module, file: GGUF, rules: list[Rule]) -> dict[str, tuple[str, Tensor]]:
     rows = {name: len(tensor) for name, tensor in network.state_dict().items()}
     found: dict[str, tuple[str, Tensor]] = {}
     for rule in rules:
@@ -86,9 +90,9 @@ def quantized_blocks(path: str | Path) -> dict[str, tuple[str, Tensor]]:
 
 def _stored(file: GGUF, config: Config, rules: list[Rule]) -> nn.Module:
     """A network that runs on the stored blocks; only what is stored otherwise is read."""
-    blocks = {name: as_blocks(kind, part) for name, (kind, part) in quantized_blocks(file.path).items()}
     network = outline("decoder", config, str(file.path))
     found = match(network, rules, file.tensors, str(file.path))
+    blocks = {name: as_blocks(kind, part) for name, (kind, part) in _blocks_for(network, file, rules).items()}
     others = [rule for rule in rules if not set(rule.ours) & set(blocks)]
     fill(network, others, file.tensors, found, str(file.path))
     return quantized(network, 4, blocks).eval()

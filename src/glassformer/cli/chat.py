@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from glassformer.cli.options import ModelOption, PrecisionOption, Sampling, SamplingOptions
+from glassformer.cli.options import ModelOption, RunPrecisionOption, Sampling, SamplingOptions
 from glassformer.cli.output import put, put_part, say
+from glassformer.cli.running import load_to_run
 from glassformer.cli.translate import read_chunks
 from glassformer.errors import InputError
 
@@ -42,7 +43,7 @@ def chat(
         bool,
         Parameter(help="End with an error where the conversation is too long, instead of forgetting its oldest turns."),
     ] = False,
-    precision: PrecisionOption = None,
+    precision: RunPrecisionOption = "stored",
 ) -> None:
     """Talk with a model that was tuned to chat; a turn is a line of standard input.
 
@@ -50,9 +51,7 @@ def chat(
     conversation, as Ctrl-D does. /help lists what else can be typed. The most probable words are taken unless
     --temperature says otherwise.
     """
-    import glassformer
-
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     talk = Talk(loaded, system, not keep_all, {"max_new_tokens": max_new_tokens, **sampling.settings()})
     if sys.stdin.isatty():
         say("Type a line and Enter. /help lists commands; Ctrl-D ends.")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from glassformer.cli.options import ModelOption, PrecisionOption, Sampling, SamplingOptions
+from glassformer.cli.options import ModelOption, RunPrecisionOption, Sampling, SamplingOptions
 from glassformer.cli.output import put, put_json, put_part, say, visible
+from glassformer.cli.running import load_to_run
 from glassformer.cli.translate import read_chunks
 from glassformer.errors import InputError
 
@@ -86,7 +87,7 @@ def generate(
     echo: Annotated[
         bool, Parameter(help="Write the prompt before the text that goes on from it.", negative="")
     ] = False,
-    precision: PrecisionOption = None,
+    precision: RunPrecisionOption = "stored",
     batch_size: Annotated[int | None, Parameter(help="The most prompts that run together.")] = None,
     json: Annotated[
         bool,
@@ -116,9 +117,7 @@ def generate(
         "truncate": truncate,
         "batch_size": batch_size,
     }
-    import glassformer
-
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     portions = _portions(list(prompt), whole_input, json, sampling.seed is not None)
     first = next(portions, None)
     if first is not None:

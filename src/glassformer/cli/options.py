@@ -18,6 +18,14 @@ PrecisionOption = Annotated[
     ),
 ]
 
+RunPrecisionOption = Annotated[
+    Precision,
+    Parameter(
+        help="What the network computes in. As the file stores it, unless given: weights of 4 or 8 bits where it has "
+        "such, else fp32."
+    ),
+]
+
 ModelOption = Annotated[
     str,
     Parameter(help="The folder of a run, a checkpoint or a Hugging Face model, a GGUF file, or a known name."),

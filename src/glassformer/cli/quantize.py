@@ -27,7 +27,7 @@ def quantize(
     The new folder is printed on standard output; it is opened without quantising again.
     """
     check_target(out, overwrite)
-    from glassformer.checkpoints.quantized import save_quantized  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from glassformer.checkpoints.quantized import save_quantized
 
     folder = save_quantized(model, out, precision)
     after = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -38,7 +38,7 @@ Kind = Literal["one", "many", "prompt"]
 SHORTEST = FEW + 1
 """Prompts of fewer ids run uncompiled: other ways of computing are best for them."""
 
-_codes: dict[str, Code] = {}
+_codes: dict[tuple[Any, ...], Code] = {}
 
 
 class Code:
@@ -53,9 +53,12 @@ class Code:
     @classmethod
     def of(cls, config: Config, block: Block, kind: Kind) -> Code:
         """The code for blocks like this one."""
-        description = {"config": to_mapping(_bare(config)), "layers": _layers(block), "kind": kind}
-        path = cache_folder() / _name(description)
-        return _codes.setdefault(str(path), cls(description, path))
+        layers = _layers(block)
+        key = (cache_folder(), _bare(config), kind, json.dumps(layers))
+        if key not in _codes:
+            description = {"config": to_mapping(_bare(config)), "layers": layers, "kind": kind}
+            _codes[key] = cls(description, cache_folder() / _name(description))
+        return _codes[key]
 
     @staticmethod
     def weights(block: Block) -> dict[str, Tensor]:
@@ -144,6 +147,7 @@ class Prompt(_Part):
         return (self.call(x, rest, causal=True, remember=remember), kept[0], kept[1])
 
 
+@functools.cache
 def _bare(config: Config) -> Config:
     """What of a config shapes a block in a decoding step."""
     return replace(

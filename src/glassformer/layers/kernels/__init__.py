@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -45,20 +44,18 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def begin() -> subprocess.Popen[bytes] | None:
-    """Start building in the background if need be, so that it is ready when torch is imported."""
+def begin() -> None:
+    """Start building in the background if need be, so that it is done when torch has been imported."""
     path = _place()
-    if path is None or path.is_file():
-        return None
-    code = "from glassformer.layers.kernels import build; build()"
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if path is not None and not path.is_file() and path not in _building:
+        _building[path] = _Build(path)
 
 
 def build() -> None:
-    """Build the library if it is not there yet; torch is not imported."""
-    path = _place()
-    if path is not None and not path.is_file():
-        _build(path)
+    """Build the library if it is not there yet; torch is not imported. What the compiler may raise."""
+    begin()
+    for path in list(_building):
+        _building.pop(path).finish()
 
 
 @functools.cache
@@ -96,15 +93,31 @@ def _torch() -> Path:
     return Path(spec.origin).parent
 
 
-def _build(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    headers, libraries = _torch() / "include", _torch() / "lib"
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
-        command = [str(compiler()), *FLAGS, f"-I{headers}", "-o", str(built), *map(str, SOURCES)]
+class _Build:
+    """The compiler at work, beside what it is to make."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.folder = tempfile.TemporaryDirectory(dir=path.parent)
+        self.made = Path(self.folder.name) / path.name
+        headers, libraries = _torch() / "include", _torch() / "lib"
+        together = Path(self.folder.name) / "kernels.cpp"  # headers are read once: half the time
+        together.write_text("".join(f'#include "{source}"\n' for source in SOURCES))
+        command = [str(compiler()), *FLAGS, f"-I{headers}", "-o", str(self.made), str(together)]
         command += [f"-L{libraries}", "-ltorch_cpu", f"-Wl,-rpath,{libraries}"]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-        os.replace(built, path)  # others may build at the same time: each sees a whole file or none
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def finish(self) -> None:
+        """Wait, and give the library its name: whoever looks sees a whole file or none."""
+        with self.folder:
+            _, complaint = self.process.communicate(timeout=300)
+            if self.process.returncode:
+                raise subprocess.CalledProcessError(self.process.returncode, "the compiler", stderr=complaint)
+            os.replace(self.made, self.path)
+
+
+_building: dict[Path, _Build] = {}
 
 
 def _declared(built: ctypes.CDLL) -> ctypes.CDLL:

@@ -4,9 +4,9 @@
 // positions [B, T]. Head h reads the keys of group h / (H / G), and a query at position p the first p + 1 of them: rows
 // may differ in length, and none reads more than its own.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
 #include <vector>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
@@ -23,14 +23,14 @@ void attend(const float* query, const float* keys, const float* values, float* m
 #pragma omp simd reduction(+ : dot)
         for (int64_t i = 0; i < d; i++) dot += query[i] * keys[k * d + i];
         scores[k] = dot * scale;
-        largest = std::max(largest, scores[k]);
+        largest = scores[k] > largest ? scores[k] : largest;
     }
     float total = 0;
     for (int64_t k = 0; k < seen; k++) {
-        scores[k] = std::exp(scores[k] - largest);
+        scores[k] = expf(scores[k] - largest);
         total += scores[k];
     }
-    std::fill(mixed, mixed + d, 0.0f);
+    memset(mixed, 0, d * sizeof(float));
     for (int64_t k = 0; k < seen; k++) {
         const float weight = scores[k] / total;
 #pragma omp simd
@@ -52,8 +52,8 @@ void glassformer_attend(const float* query, const float* key, const float* value
         for (int64_t unit = 0; unit < rows * groups; unit++)
             for (int64_t t = 0; t < queries; t++) {
                 const int64_t to = (unit * capacity + positions[unit / groups * queries + t]) * d;
-                std::copy_n(key + (unit * queries + t) * d, d, keys + to);
-                std::copy_n(value + (unit * queries + t) * d, d, values + to);
+                memcpy(keys + to, key + (unit * queries + t) * d, d * sizeof(float));
+                memcpy(values + to, value + (unit * queries + t) * d, d * sizeof(float));
             }
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < rows * heads; unit++) {

@@ -2,7 +2,7 @@
 //
 // Libraries for matrices are made for many rows; for one they reach half of what memory gives.
 
-#include <cstdint>
+#include <stdint.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #define TRY(call) \

@@ -9,10 +9,9 @@
 //           272 bytes, 8.5 bits a weight.
 // Each group of 32 inputs is rounded to 8 bits with a scale of its own; sums are exact in whole numbers.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
 #include <vector>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #if defined(__AVX2__)
@@ -55,7 +54,7 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
     }
     float lanes[8], most = 0;
     _mm256_storeu_ps(lanes, largest);
-    for (float lane : lanes) most = std::max(most, lane);
+    for (float lane : lanes) most = lane > most ? lane : most;
     const __m256 inverse = _mm256_set1_ps(most > 0 ? 127.0f / most : 0.0f);
     __m256i word[4], total = _mm256_setzero_si256();
     for (int i = 0; i < 4; i++) {
@@ -146,11 +145,11 @@ void tile_product(const uint8_t* tile, const Inputs& in, int64_t row, int64_t gr
 
 void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
     float largest = 0;
-    for (int i = 0; i < GROUP; i++) largest = std::max(largest, std::fabs(x[i]));
+    for (int i = 0; i < GROUP; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
     int32_t total = 0;
     for (int i = 0; i < GROUP; i++) {
-        const int32_t q = static_cast<int32_t>(std::nearbyintf(x[i] * inverse));
+        const int32_t q = static_cast<int32_t>(nearbyintf(x[i] * inverse));
         whole[i] = static_cast<int8_t>(q);
         total += q;
     }
@@ -160,12 +159,12 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
 
 float half(const uint8_t* at) {
     uint16_t bits;
-    std::memcpy(&bits, at, 2);
+    memcpy(&bits, at, 2);
     const uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    if (exponent == 0) return (sign ? -1.0f : 1.0f) * std::ldexp(static_cast<float>(fraction), -24);
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * ldexpf(static_cast<float>(fraction), -24);
     const uint32_t word = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
     float value;
-    std::memcpy(&value, &word, 4);
+    memcpy(&value, &word, 4);
     return value;
 }
 
@@ -191,7 +190,7 @@ void tile_product(const uint8_t* weight, const Inputs& in, int64_t row, int64_t 
                 if (BITS == 4) sums[r] += half(tile + 16 + 2 * r) * in.sum[at];
             }
         }
-        std::copy(sums, sums + ROWS, y + i * stride);
+        memcpy(y + i * stride, sums, sizeof sums);
     }
 }
 
@@ -211,7 +210,7 @@ void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, in
 #pragma omp for collapse(2) schedule(static)
     for (int64_t band = 0; band < bands; band++)
         for (int64_t tile = 0; tile < tiles; tile++) {
-            const int64_t from = band * BAND, end = std::min(rows, from + BAND);
+            const int64_t from = band * BAND, end = from + BAND < rows ? from + BAND : rows;
             tile_rows<BITS>(weight + tile * groups * tile_bytes(BITS), in, from, end, groups, y + tile * ROWS, n);
         }
 }
@@ -247,12 +246,12 @@ void glassformer_pack(int bits, const uint8_t* blocks, uint8_t* packed, int64_t 
         for (int64_t g = 0; g < groups; g++) {
             const uint8_t* block = blocks + (row * groups + g) * from;
             uint8_t* tile = packed + (row / ROWS * groups + g) * to;
-            std::memcpy(tile + 2 * r, block, 2);
+            memcpy(tile + 2 * r, block, 2);
             if (bits == 8) {
-                for (int part = 0; part < 8; part++) std::memcpy(tile + 16 + 32 * part + 4 * r, block + 2 + 4 * part, 4);
+                for (int part = 0; part < 8; part++) memcpy(tile + 16 + 32 * part + 4 * r, block + 2 + 4 * part, 4);
                 continue;
             }
-            std::memcpy(tile + 16 + 2 * r, block + 2, 2);
+            memcpy(tile + 16 + 2 * r, block + 2, 2);
             const uint8_t* q = block + 4;  // low halves are columns 0 .. 15, high ones 16 .. 31
             for (int part = 0; part < 4; part++)
                 for (int c = 0; c < 4; c++) {
