@@ -80,7 +80,9 @@ def _plain(hint: Any, value: Any) -> Any:
         if len(_choices(hint)) < 2:
             return inner
         name = choice_name(type(value))
-        return {"kind": name, **inner} if inner else name
+        fields = [field for field in dataclasses.fields(value) if field.init]
+        usual = all(getattr(value, field.name) == field.default for field in fields)
+        return name if usual else {"kind": name, **inner}
     return list(value) if isinstance(value, tuple) else value
 
 

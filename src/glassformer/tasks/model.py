@@ -20,6 +20,7 @@ from glassformer.layers.int8 import int8
 from glassformer.layers.quantized import QuantizedLinear, quantized
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
+from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.heads import Output
 from glassformer.tasks import chat as chatting
 from glassformer.tasks import embed as embedding
@@ -312,8 +313,8 @@ def _at_precision(network: nn.Module, precision: str | None) -> nn.Module:
         raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}.{hint}")
     if precision == "bf16":
         return network.bfloat16()
-    if precision == "int8" and not isinstance(network, Decoder):
-        return int8(network)  # many rows at a time: there rounding row by row is faster
+    if precision == "int8" and isinstance(network, EncoderDecoder):
+        return int8(network)  # a beam brings many rows at a time: there rounding row by row is faster
     stored = any(isinstance(module, QuantizedLinear) for module in network.modules())
     if precision not in ("int8", "int4") or stored:
         return network

@@ -31,7 +31,7 @@ def library() -> ctypes.CDLL | None:
     path = _place()
     if path is None:
         warnings.warn(
-            "there is no C++ compiler (g++ or clang++): quantised products run slowly, by torch.", stacklevel=2
+            "there is no C++ compiler (g++ or clang++): nothing is compiled, and decoding is slower.", stacklevel=2
         )
         return None
     try:
