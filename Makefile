@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 FAST := not slow and not multiprocess and not browser
 
-.PHONY: demo models test check test-all format clean
+.PHONY: demo models test check test-all bench format clean
 # Two pips at once in one environment would spoil it.
 .NOTPARALLEL:
 
@@ -29,6 +29,14 @@ test: check $(VENV)/.installed-models
 
 test-all: $(VENV)/.installed-dev $(VENV)/.installed-models
 	$(PYTEST) -m 'not ($(FAST))'
+
+# Side by side with the peers, whose environments are made once; the data: DATA=folder, else ../shared/data.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/gpt_decoding.py $(if $(DATA),--data-root $(DATA))
+	$(BIN)/python benchmarks/gpt_decoding.py --prompt 512
+	$(BIN)/python benchmarks/gpt_decoding.py --streams 16
+	$(BIN)/python benchmarks/gpt_start.py
+	$(BIN)/python benchmarks/embedding.py $(if $(DATA),--data-root $(DATA))
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
