@@ -11,14 +11,12 @@ from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear
 from glassformer.layers.masks import causal_mask
 from glassformer.layers.positions import Rotation, rotate
-from glassformer.layers.rows import KeysValues, RowMemory
+from glassformer.layers.rows import FEW_QUERIES, KeysValues, RowMemory
 from glassformer.layers.sites import Taps
 
 SHORT = 64
-"""Up to so many keys, attention on a CPU is computed by plain products instead of the fused kernel."""
-
-FEW_QUERIES = 5
-"""The same up to so many queries, as in decoding: forward, 4 of them and 100 keys take 14 % less, 16 take 10 % more."""
+"""Up to so many keys, attention on a CPU is computed by plain products instead of the fused kernel; and for
+`FEW_QUERIES`: forward, 4 of them and 100 keys take 14 % less, 16 take 10 % more."""
 
 Remember = Callable[[KeysValues], KeysValues]
 """Takes the new keys and values of a layer, returns all that are held."""
