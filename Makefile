@@ -31,7 +31,7 @@ test-all: $(VENV)/.installed-dev $(VENV)/.installed-models
 	$(PYTEST) -m 'not ($(FAST))'
 
 # Side by side with the peers, whose environments are made once; the data: DATA=folder, else ../shared/data.
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-dev $(VENV)/.installed-models
 	$(BIN)/python benchmarks/gpt_decoding.py $(if $(DATA),--data-root $(DATA))
 	$(BIN)/python benchmarks/gpt_decoding.py --prompt 512
 	$(BIN)/python benchmarks/gpt_decoding.py --streams 16

@@ -137,7 +137,9 @@ def embedding_rows(
         peer = best(seconds, [name for name in theirs if f" {kind}," in name])
         names = [name for name in seconds if name.startswith("ours") and cosines[name] >= COSINE]
         for name in sorted(names, key=lambda name: name != best(seconds, names)):
-            rows.append(compared(seconds, name, peer, goal if name == best(seconds, names) else None))
+            row = compared(seconds, name, peer, goal if name == best(seconds, names) else None)
+            emulated = kind == "bf16" and not cpu_has_bf16()
+            rows.append({**row, "note": "bf16 is emulated on this processor: no comparison"} if emulated else row)
     return rows
 
 

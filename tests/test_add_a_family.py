@@ -98,7 +98,6 @@ test_builds_on_the_meta_device = model_tests.test_builds_on_the_meta_device
 test_other_choices_are_refused = model_tests.test_other_choices_are_refused
 test_both_ways = parity_tests.test_both_ways
 test_it_writes_what_they_would_write = parity_tests.test_it_writes_what_they_would_write
-test_what_does_not_fit_is_refused = parity_tests.test_what_does_not_fit_is_refused
 
 
 def test_every_test_of_the_page_is_run() -> None:

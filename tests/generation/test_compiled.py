@@ -15,7 +15,7 @@ from glassformer.generation.compiled import Accelerated, accelerated
 from glassformer.layers import kernels
 from glassformer.layers.quantized import quantized
 from glassformer.layers.sites import planned
-from glassformer.models.config import Config, Learned, Rotary
+from glassformer.models.config import Config, Learned, Relative, Rotary
 from glassformer.models.decoder import Decoder
 
 LLAMA = Config(
@@ -54,7 +54,8 @@ def test_small_watched_or_other_networks_are_left_alone(monkeypatch: pytest.Monk
     assert isinstance(accelerated(network), Accelerated)
     watched = planned(network, {"residual_post[1]": lambda value: value})
     assert accelerated(watched) is watched
-    assert accelerated(network_of(LLAMA).bfloat16()) is not None
+    relative = network_of(replace(LLAMA, positions=Relative()))
+    assert accelerated(relative) is relative, "its bias is no input of compiled blocks"
 
 
 @pytest.mark.parametrize("bits", [None, 4, 8])

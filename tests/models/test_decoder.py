@@ -37,7 +37,7 @@ CHOICES = {
     ),
     "one kind of keys": replace(GPT2, positions=Rotary(), n_kv_heads=1, d_head=6),
     "untied": replace(GPT2, tie_head=False, attention_dropout=0.2),
-    "relative": replace(GPT2, positions=Relative(8, 6), norm="rms", bias=False, scale_scores=False, scale_head=True),
+    "relative": replace(GPT2, positions=Relative(8, 6), norm="rms", bias=False, scale_scores=False),
     "bias for each word": replace(GPT2, head_bias=True),
 }
 every_choice = pytest.mark.parametrize("config", CHOICES.values(), ids=CHOICES.keys())

@@ -27,9 +27,11 @@ SMALL = 5_000_000
 def accelerated(network: nn.Module) -> Any:
     """The network itself, or one with the same seam that decodes by compiled code as soon as that is ready.
 
-    Only a `Decoder` on a CPU whose taps are at rest is accelerated.
+    Only a `Decoder` itself, on a CPU, whose taps are at rest and which has no relative positions, is accelerated.
     """
-    if not isinstance(network, Decoder) or any(tap.active for tap in sites(network).values()):
+    if type(network) is not Decoder or any(tap.active for tap in sites(network).values()):
+        return network
+    if network.stack.relative is not None:  # its bias is no input of compiled blocks
         return network
     tensors = [*network.parameters(), *network.buffers()]
     if tensors[0].device.type != "cpu" or sum(tensor.numel() for tensor in tensors) < SMALL:

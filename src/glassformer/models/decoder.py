@@ -23,6 +23,10 @@ class Decoder(nn.Module):
         super().__init__()
         if config.n_encoder_layers or not config.n_decoder_layers:
             raise InputError("a Decoder has decoder layers only: set 'n_encoder_layers' to 0, 'n_decoder_layers' not.")
+        if config.scale_head:
+            raise InputError(
+                "'scale_head' is for encoder-decoders (T5); a Decoder does not scale its states: leave it out."
+            )
         self.config = config
         token = nn.Embedding(config.vocab_size, config.d_model)
         self.stack = stack(config, config.n_decoder_layers, token, causal=True)
