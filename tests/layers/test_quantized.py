@@ -157,13 +157,13 @@ def test_the_portable_loops_equal_those_with_instructions(tmp_path: Path) -> Non
     assert own is not None
     portable.glassformer_product.argtypes = own.glassformer_product.argtypes
     for bits in (4, 8):
-        packed = QuantizedLinear([quantize(weight(24, 96), bits)]).weight  # type: ignore[arg-type]
+        packed = QuantizedLinear([quantize(weight(48, 96), bits)]).weight  # type: ignore[arg-type]
         for rows in (1, 2, 5, 27):
             x = torch.randn(rows, 96)
             results = []
             for built in (own, portable):
-                y = torch.empty(rows, 24)
-                built.glassformer_product(bits, x.data_ptr(), packed.data_ptr(), y.data_ptr(), rows, 96, 24)
+                y = torch.empty(rows, 48)
+                built.glassformer_product(bits, x.data_ptr(), packed.data_ptr(), y.data_ptr(), rows, 96, 48)
                 results.append(y)
             torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 

@@ -120,12 +120,13 @@ def held(network: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for key, tensor in kept.items() if key not in tables)
 
 
+# Sizes that need no rows of padding in a kernel's tiles.
 WIDE = {
-    "GPT": replace(CONFIGS["GPT"], d_model=64, d_ff=96),
-    "Llama": replace(CONFIGS["Llama"], d_model=64, d_ff=96, tie_head=False),
-    "some layers cannot be cut": replace(DECODER, d_model=64, d_ff=40),
-    "paper": replace(BOTH, d_model=64, d_ff=96),
-    "BERT": replace(CONFIGS["BERT"], d_model=64, d_ff=96),
+    "GPT": replace(CONFIGS["GPT"], d_model=64, d_ff=96, vocab_size=48),
+    "Llama": replace(CONFIGS["Llama"], d_model=64, d_ff=96, vocab_size=48, tie_head=False),
+    "some layers cannot be cut": replace(DECODER, d_model=64, d_ff=48, vocab_size=48),
+    "paper": replace(BOTH, d_model=64, d_ff=96, vocab_size=48),
+    "BERT": replace(CONFIGS["BERT"], d_model=64, d_ff=96, vocab_size=48),
 }
 
 

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +33,7 @@ LIMIT = 600
 """Seconds that compiling may take; it takes about 20."""
 
 Kind = Literal["one", "many", "prompt"]
-"""One new id of one row, or of many, that look into a cache; or a whole prompt of one row, which sees but itself."""
+"""One new id of one row, or of many; or a prompt of one row, or a chunk of it. All look into a cache."""
 
 SHORTEST = FEW + 1
 """Prompts of fewer ids run uncompiled: other ways of computing are best for them."""
@@ -77,10 +76,7 @@ class Code:
         return True
 
     def run(self, inputs: list[Tensor]) -> list[Tensor]:
-        """[x after the block], of [x, positions, keys, values, (cos, sin), *weights]; the caches are written.
-
-        For a prompt: [x, key, value] of [x, (cos, sin), *weights]; the caches are the caller's.
-        """
+        """[x after the block], of [x, positions, keys, values, (cos, sin), *weights]; the caches are written."""
         outputs: list[Tensor] = self._loader(inputs)
         return outputs
 
@@ -112,8 +108,9 @@ class Code:
         )
 
 
-class _Part(nn.Module):
-    """A block's part in a step as a function of tensors alone, its weights among them."""
+class Part(nn.Module):
+    """A block's part in a step as a function of tensors alone, its weights among them: new ids of rows, which look
+    into a cache."""
 
     def __init__(self, block: Block, rotary: bool) -> None:
         super().__init__()
@@ -121,32 +118,13 @@ class _Part(nn.Module):
         self.rotary = rotary
         self._block = [block]  # not a submodule: its weights are inputs
 
-    def call(self, x: Tensor, rest: Sequence[Tensor], **arguments: Any) -> Tensor:
-        """The block on `x`; `rest` are cosines and sines, where positions are rotary, and the weights."""
+    def forward(self, x: Tensor, positions: Tensor, keys: Tensor, values: Tensor, *rest: Tensor) -> Tensor:
+        """`rest` are cosines and sines, where positions are rotary, and the weights."""
         places, weights = (rest[:2], rest[2:]) if self.rotary else (None, rest)
         state = dict(zip(self.names, weights, strict=True))
-        result: Tensor = torch.func.functional_call(self._block[0], state, (x,), {**arguments, "rotation": places})
+        arguments = {"remember": RowMemory(keys, values, RowStep(positions, keys.shape[2])), "rotation": places}
+        result: Tensor = torch.func.functional_call(self._block[0], state, (x,), arguments)
         return result
-
-
-class Decoding(_Part):
-    """One new id a row, which looks into a cache."""
-
-    def forward(self, x: Tensor, positions: Tensor, keys: Tensor, values: Tensor, *rest: Tensor) -> Tensor:
-        return self.call(x, rest, remember=RowMemory(keys, values, RowStep(positions, keys.shape[2])))
-
-
-class Prompt(_Part):
-    """A whole prompt, which sees but itself; its keys and values are given back."""
-
-    def forward(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kept: list[Tensor] = []
-
-        def remember(new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            kept.extend(new)
-            return new
-
-        return (self.call(x, rest, causal=True, remember=remember), kept[0], kept[1])
 
 
 @functools.cache
@@ -204,7 +182,7 @@ def _name(description: dict[str, Any]) -> str:
 @functools.cache
 def _sources() -> bytes:
     """All of our own code that is traced."""
-    paths = [*sorted((PACKAGE / "layers").glob("**/*.py")), *kernels.SOURCES, Path(__file__)]
+    paths = [*sorted((PACKAGE / "layers").glob("**/*.py")), *kernels.FILES, Path(__file__)]
     return b"".join(path.read_bytes() for path in paths)
 
 
@@ -218,7 +196,7 @@ def compile_code(description: dict[str, Any], path: Path) -> None:
     """Trace and compile what the description says, and put it at `path` in one step."""
     config, kind = from_mapping(Config, description["config"], "config"), description["kind"]
     block = _rebuilt(config, description["layers"])
-    part = (Prompt if kind == "prompt" else Decoding)(block, isinstance(config.positions, Rotary)).eval()
+    part = Part(block, isinstance(config.positions, Rotary)).eval()
     example, dynamic = _example(config, block, kind), _dynamic(part, kind)
     exported = torch.export.export(part, example, dynamic_shapes=dynamic, strict=False)
     shims = {getattr(torch.ops.glassformer, name).default: [text] for name, text in SHIMS.items()}
@@ -235,15 +213,14 @@ def _example(config: Config, block: Block, kind: Kind) -> tuple[Tensor, ...]:
     rows, width = 3 if kind == "many" else 1, 2 * SHORTEST if kind == "prompt" else 1
     dtype = block.norm_1.weight.dtype
     tensors = [torch.zeros(rows, width, config.d_model, dtype=dtype)]
-    if kind != "prompt":
-        cache = (rows, config.kv_heads, 128, config.head_width)
-        tensors += [torch.zeros(rows, width, dtype=torch.long), *(torch.zeros(cache, dtype=dtype) for _ in range(2))]
+    cache = (rows, config.kv_heads, 256, config.head_width)
+    tensors += [torch.zeros(rows, width, dtype=torch.long), *(torch.zeros(cache, dtype=dtype) for _ in range(2))]
     if isinstance(config.positions, Rotary):
         tensors += [torch.zeros(rows, width, config.head_width // 2, dtype=dtype) for _ in range(2)]
     return (*tensors, *Code.weights(block).values())
 
 
-def _dynamic(part: _Part, kind: Kind) -> Any:
+def _dynamic(part: Part, kind: Kind) -> Any:
     """Rows (of many), the length of a prompt and the capacity of the cache may be any number; weights may not."""
     first: dict[int, Any] = {}
     if kind == "many":
@@ -251,9 +228,8 @@ def _dynamic(part: _Part, kind: Kind) -> Any:
     if kind == "prompt":
         first = {1: torch.export.Dim("width", min=SHORTEST, max=1 << 22)}
     rest = [dict(first) for _ in range(2 if part.rotary else 0)] + [{} for _ in part.names]
-    if kind == "prompt":
-        return (first, tuple(rest))
-    cache = {**first, 2: torch.export.Dim("capacity", min=2, max=1 << 22)}
+    rows = {axis: size for axis, size in first.items() if axis == 0}
+    cache = {**rows, 2: torch.export.Dim("capacity", min=2, max=1 << 22)}
     return (first, dict(first), cache, dict(cache), tuple(rest))
 
 

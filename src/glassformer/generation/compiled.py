@@ -82,7 +82,7 @@ class Accelerated:
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: RowState) -> Float[Tensor, "B T D"]:
-        kind = self._kind(ids, state)
+        kind = self._kind(ids)
         if kind is None or not all(code.ready() for code in self.codes[kind]):
             return self.network.read(ids, lengths, state)
         positions = state.advance(ids.shape[1], lengths).positions
@@ -91,15 +91,12 @@ class Accelerated:
         places = [] if stack.cos is None or stack.sin is None else [stack.cos[positions], stack.sin[positions]]
         layers = zip(self.codes[kind], self.weights, state.keys, state.values, strict=True)
         for code, weights, keys, values in layers:
-            if kind == "prompt":
-                x, keys[:, :, : ids.shape[1]], values[:, :, : ids.shape[1]] = code.run([x, *places, *weights])
-            else:
-                (x,) = code.run([x, positions, keys, values, *places, *weights])
+            (x,) = code.run([x, positions, keys, values, *places, *weights])
         return x if stack.final_norm is None else stack.final_norm(x)
 
-    def _kind(self, ids: Int[Tensor, "B T"], state: RowState) -> Kind | None:
+    def _kind(self, ids: Int[Tensor, "B T"]) -> Kind | None:
         """What kind of step this is, None for one that has no code."""
         rows, width = ids.shape
         if width == 1:
             return "one" if rows == 1 else "many" if rows <= FEW else None
-        return "prompt" if rows == 1 and width >= SHORTEST and not any(state.lengths) else None
+        return "prompt" if rows == 1 and width >= SHORTEST else None

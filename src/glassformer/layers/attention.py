@@ -11,8 +11,11 @@ from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear
 from glassformer.layers.masks import causal_mask
 from glassformer.layers.positions import Rotation, rotate
-from glassformer.layers.rows import FEW_QUERIES, KeysValues, RowMemory
+from glassformer.layers.rows import KeysValues, RowMemory
 from glassformer.layers.sites import Taps
+
+FEW_QUERIES = 5
+"""A step of so many new ids a row is decoding; more are a prompt."""
 
 SHORT = 64
 """Up to so many keys, attention on a CPU is computed by plain products instead of the fused kernel; and for

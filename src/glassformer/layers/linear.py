@@ -37,5 +37,5 @@ class Linear(nn.Linear):
         return product.reshape(*x.shape[:-1], -1)
 
     def _large(self, rows: Tensor) -> bool:
-        plain = rows.dtype == self.weight.dtype == torch.float32 and self.weight.is_contiguous()
-        return self.weight.numel() >= LARGE and plain and library() is not None
+        known = rows.dtype == self.weight.dtype and rows.dtype in (torch.float32, torch.bfloat16)
+        return self.weight.numel() >= LARGE and known and self.weight.is_contiguous() and library() is not None

@@ -109,7 +109,7 @@ class QuantizedLinear(nn.Module):
 
 
 def _pack(blocks: Blocks, bits: int) -> Tensor:
-    """Blocks row by row → tiles of 8 rows, [N / 8, G, 8 · bytes], as the kernel reads them."""
+    """Blocks row by row → tiles of 16 rows, [N / 16, G, 16 · bytes], as the kernel reads them."""
     built = library()
     assert built is not None
     blocks = blocks.contiguous()

@@ -18,9 +18,6 @@ from glassformer.layers.masks import seen_mask
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, each [B, G, K, d], of G ≤ H heads."""
 
-FEW_QUERIES = 5
-"""A step of so many new ids a row is decoding; more are a prompt."""
-
 STRIDE = 64
 """Without the kernel, a step attends to the first positions of the cache, so many at a time, up to the longest row."""
 
@@ -63,10 +60,9 @@ class RowMemory:
         return self.step.mask
 
     def attends(self, query: Float[Tensor, "B H T d"]) -> bool:
-        """Whether the kernel is there and serves: few queries on a CPU, in fp32, without gradients."""
-        few = query.shape[2] <= FEW_QUERIES and query.device.type == "cpu"
-        plain = query.dtype == self.keys.dtype == torch.float32 and not torch.is_grad_enabled()
-        return few and plain and library() is not None
+        """Whether the kernel is there and serves: on a CPU, in fp32 or bf16, without gradients."""
+        known = query.dtype == self.keys.dtype and query.dtype in (torch.float32, torch.bfloat16)
+        return known and query.device.type == "cpu" and not torch.is_grad_enabled() and library() is not None
 
     def attend(self, query: Float[Tensor, "B H T d"], new: KeysValues, scale: float) -> Float[Tensor, "B H T d"]:
         """Keep `new`, and what each query finds in all that it may see."""

@@ -21,6 +21,9 @@ from pathlib import Path
 from glassformer.settings import cache_folder
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cpp")))
+FILES = (*sorted(Path(__file__).parent.glob("*.h")), *SOURCES)
+"""All that the library is made of."""
+
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 
 
@@ -81,7 +84,7 @@ def _place() -> Path | None:
     found = compiler()
     if found is None:
         return None
-    parts = [source.read_bytes() for source in SOURCES]
+    parts = [source.read_bytes() for source in FILES]
     parts.append(" ".join((found, *FLAGS, str(_torch()), version("torch"))).encode())
     return cache_folder() / f"kernels-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}-{machine()}.so"
 
@@ -124,8 +127,8 @@ def _declared(built: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     built.glassformer_product.argtypes = [number, pointer, pointer, pointer, size, size, size]
     built.glassformer_pack.argtypes = [number, pointer, pointer, size, size]
-    built.glassformer_attend.argtypes = [*[pointer] * 7, *[size] * 6, ctypes.c_float]
-    built.glassformer_dense.argtypes = [pointer, pointer, pointer, size, size, size]
+    built.glassformer_attend.argtypes = [number, ctypes.POINTER(pointer), *[size] * 6, ctypes.c_float]
+    built.glassformer_dense.argtypes = [number, pointer, pointer, pointer, size, size, size]
     for name in ("product", "pack", "attend", "dense"):
         getattr(built, f"glassformer_{name}").restype = None
     return built
@@ -134,4 +137,4 @@ def _declared(built: ctypes.CDLL) -> ctypes.CDLL:
 def _reason(error: Exception) -> str:
     output = getattr(error, "stderr", b"") or b""
     lines = output.decode(errors="replace").strip().splitlines()
-    return lines[0] if lines else str(error)
+    return next((line for line in lines if "error" in line), str(error))

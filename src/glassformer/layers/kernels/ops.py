@@ -1,11 +1,13 @@
 """The kernels as operators of torch, so that eager code and code that torch compiles call the same."""
 
+import ctypes
+
 import torch
 from torch import Tensor
 
 from glassformer.layers.kernels import library
 
-ROWS = 8
+ROWS = 16
 """Rows of a weight in one tile; see `quantized.cpp`."""
 
 SHIMS = {
@@ -35,7 +37,7 @@ def quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
 
 
 def dense_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x Wᵀ [rows, N] for x [rows, K], both in fp32, for a few rows."""
+    """x Wᵀ [rows, N] for x [rows, K], both in fp32 or both in bf16 (sums are fp32), for a few rows."""
     return torch.ops.glassformer.dense_linear(x.contiguous(), weight)
 
 
@@ -43,7 +45,8 @@ def attend_rows(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, positions: Tensor, scale: float
 ) -> Tensor:
     """Write `key` and `value` [B, G, T, d] into the caches [B, G, C, d] at `positions` [B, T]; then attention
-    [B, H, T, d] of each query to all up to its own position. All in fp32, the caches contiguous."""
+    [B, H, T, d] of each query to all up to its own position. All in fp32 or all in bf16, the caches contiguous; the
+    positions of a row go up by 1."""
     new = (tensor.contiguous() for tensor in (query, key, value))
     return torch.ops.glassformer.attend_rows(*new, keys, values, positions, scale)
 
@@ -62,7 +65,8 @@ def _dense_linear(x: Tensor, weight: Tensor) -> Tensor:
     built = library()
     assert built is not None and weight.is_contiguous()
     y = x.new_empty(len(x), len(weight))
-    built.glassformer_dense(x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, len(weight))
+    half = x.dtype == torch.bfloat16
+    built.glassformer_dense(half, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, len(weight))
     return y
 
 
@@ -73,8 +77,10 @@ def _attend_rows(
     built = library()
     assert built is not None and keys.is_contiguous() and values.is_contiguous()
     mixed = torch.empty_like(query)
-    pointers = (tensor.data_ptr() for tensor in (query, key, value, keys, values, positions, mixed))
-    built.glassformer_attend(*pointers, *query.shape[:3], *keys.shape[1:], scale)
+    tensors = (query, key, value, keys, values, positions.contiguous(), mixed)
+    data = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+    half = query.dtype == torch.bfloat16
+    built.glassformer_attend(half, data, *query.shape[:3], *keys.shape[1:], scale)
     return mixed
 
 

@@ -1,13 +1,16 @@
 // Products with weights of 4 or 8 bits, for glassformer/layers/quantized.py, which compiles this file and says what it
 // is called with. Plain C++: the compiler is asked for the machine's own instructions.
 //
-// A weight [N, K] is cut into tiles of 8 rows and groups of 32 columns. A tile of a group holds, for its 8 rows side by
-// side, a scale d (and with 4 bits a minimum m) as fp16, then the whole numbers q, four columns of each row at a time:
-//   4 bits: w = d q + m, q in 0 .. 15.  8 x d, 8 x m, then 4 x 32 bytes; byte 4 r + c of part p holds row r, column
-//           8 p + c in its low half and column 8 p + 4 + c in its high half: 160 bytes, 5 bits a weight.
-//   8 bits: w = d q, q in -128 .. 127.  8 x d, then 8 x 32 bytes; byte 4 r + c of part p holds row r, column 4 p + c:
-//           272 bytes, 8.5 bits a weight.
+// A weight [N, K] is cut into tiles of 16 rows and groups of 32 columns. A tile of a group holds, for its 16 rows side
+// by side, a scale d (and with 4 bits a minimum m) as fp16, then the whole numbers q, four columns of each row at a time:
+//   4 bits: w = d q + m, q in 0 .. 15.  16 x d, 16 x m, then 4 x 64 bytes; byte 4 r + c of part p holds row r, column
+//           8 p + c in its low half and column 8 p + 4 + c in its high half: 320 bytes, 5 bits a weight.
+//   8 bits: w = d q, q in -128 .. 127.  16 x d, then 8 x 64 bytes; byte 4 r + c of part p holds row r, column 4 p + c:
+//           544 bytes, 8.5 bits a weight.
 // Each group of 32 inputs is rounded to 8 bits with a scale of its own; sums are exact in whole numbers.
+//
+// A lane is a row of the weight, so nothing is summed across lanes: with AVX-512 a tile is one register wide, with AVX2
+// two, taken one after the other.
 
 #include <math.h>
 #include <stdint.h>
@@ -23,30 +26,32 @@
 
 namespace {
 
-constexpr int GROUP = 32, ROWS = 8;
-constexpr int64_t BAND = 24;  // rows of inputs that stay in a core's cache while the weight passes by
-constexpr int64_t AHEAD = 1600;  // bytes of a weight that are asked for before their turn
+constexpr int GROUP = 32, ROWS = 16;
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#define WIDE  // 512 bits, and four products of bytes added at once
+constexpr int TILES = 2;  // at a time, so that inputs are spread over registers half as often; enough of those for 6 rows
+constexpr int64_t BAND = 96;  // rows of inputs that stay in a core's cache while the weight passes by
+#else
+constexpr int TILES = 1;
+constexpr int64_t BAND = 24;
+#endif
+constexpr int64_t AHEAD = 5120;  // bytes of a weight that are asked for before their turn
 
-constexpr int64_t tile_bytes(int bits) { return bits == 4 ? 160 : 272; }
+constexpr int64_t tile_bytes(int bits) { return bits == 4 ? 320 : 544; }
 // from blocks as GGUF files have them: fp16 d (and m), 16 bytes of halves or 32 whole ones
 constexpr int64_t block_bytes(int bits) { return bits == 4 ? 20 : 34; }
 
-struct Inputs {  // of all rows: whole numbers, and of every group a scale and the sum of what the numbers stand for
+constexpr int64_t minima = 2 * ROWS, wholes4 = 4 * ROWS, wholes8 = 2 * ROWS;  // where they begin in a tile of a group
+
+struct Inputs {  // of all rows: whole numbers, and of every group a scale, their sum, and what that sum stands for
     std::vector<int8_t> whole;
     std::vector<float> scale, sum;
+    std::vector<int32_t> count;
 };
 
 #if defined(__AVX2__)
 
-inline __m256 halves(const uint8_t* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
-inline __m256i bytes(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
-inline __m256i four(const int8_t* at) {  // four columns, for each of the 8 rows
-    return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(at)));
-}
-inline void in_order(__m256i& sum) { asm("" : "+x"(sum)); }  // else the compiler gathers products first, and spills them
-inline __m256i pairs_of(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
-
-void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
+void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_t* count) {
     __m256 part[4], largest = _mm256_setzero_ps();
     for (int i = 0; i < 4; i++) {
         part[i] = _mm256_loadu_ps(x + 8 * i);
@@ -64,86 +69,180 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
     const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(word[0], word[1]), _mm256_packs_epi32(word[2], word[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing works within halves
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(whole), _mm256_permutevar8x32_epi32(mixed, order));
-    int32_t sums[8], count = 0;
+    int32_t sums[8];
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), total);
-    for (int32_t lane : sums) count += lane;
+    *count = 0;
+    for (int32_t lane : sums) *count += lane;
     *scale = most / 127.0f;
-    *sum = *scale * static_cast<float>(count);
+    *sum = *scale * static_cast<float>(*count);
 }
 
-// dots of M rows of inputs with the 8 rows of a tile, for one group
-template <int M> inline void dots4(const uint8_t* tile, const int8_t* const* x, __m256i* dots) {
+#if defined(WIDE)
+
+inline __m512 halves(const uint8_t* at) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }
+inline __m512i bytes(const uint8_t* at) { return _mm512_loadu_si512(at); }
+inline __m512i four(const int8_t* at) {  // four columns, for each of the 16 rows
+    int32_t columns;
+    memcpy(&columns, at, 4);
+    return _mm512_set1_epi32(columns);
+}
+
+// dots of M rows of inputs with the 16 rows of T tiles that stand `apart` bytes, for one group
+template <int T, int M> inline void dots4(const uint8_t* tile, int64_t apart, const int8_t* const* x, __m512i (*dots)[M]) {
+    const __m512i low = _mm512_set1_epi8(15);
+    for (int t = 0; t < T; t++)
+        for (int i = 0; i < M; i++) dots[t][i] = _mm512_setzero_si512();
+    for (int part = 0; part < 4; part++) {
+        __m512i first[T], second[T];
+        for (int t = 0; t < T; t++) {
+            const __m512i halved = bytes(tile + t * apart + wholes4 + 4 * ROWS * part);
+            first[t] = _mm512_and_si512(halved, low);
+            second[t] = _mm512_and_si512(_mm512_srli_epi16(halved, 4), low);
+        }
+        for (int i = 0; i < M; i++) {
+            const __m512i a = four(x[i] + 8 * part), b = four(x[i] + 8 * part + 4);
+            for (int t = 0; t < T; t++) dots[t][i] = _mm512_dpbusd_epi32(dots[t][i], first[t], a);
+            for (int t = 0; t < T; t++) dots[t][i] = _mm512_dpbusd_epi32(dots[t][i], second[t], b);
+        }
+    }
+}
+
+// the instruction wants unsigned weights: 128 more, which is taken off again as 128 times the sum of the inputs
+template <int T, int M>
+inline void dots8(const uint8_t* tile, int64_t apart, const int8_t* const* x, const int32_t* const* count, __m512i (*dots)[M]) {
+    const __m512i sign = _mm512_set1_epi8(-128);
+    for (int i = 0; i < M; i++)
+        for (int t = 0; t < T; t++) dots[t][i] = _mm512_set1_epi32(-128 * *count[i]);
+    for (int part = 0; part < 8; part++) {
+        __m512i whole[T];
+        for (int t = 0; t < T; t++)
+            whole[t] = _mm512_xor_si512(bytes(tile + t * apart + wholes8 + 4 * ROWS * part), sign);
+        for (int i = 0; i < M; i++) {
+            const __m512i a = four(x[i] + 4 * part);
+            for (int t = 0; t < T; t++) dots[t][i] = _mm512_dpbusd_epi32(dots[t][i], whole[t], a);
+        }
+    }
+}
+
+// 16 outputs for each of T tiles, of M rows of inputs
+template <int BITS, int T, int M>
+void tile_product(const uint8_t* tile, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
+    const int64_t apart = groups * tile_bytes(BITS);
+    __m512 sums[T][M];
+    const int8_t* x[M];
+    const int32_t* count[M];
+    const float *scale[M], *sum[M];
+    for (int i = 0; i < M; i++) {
+        const int64_t at = (row + i) * groups;
+        for (int t = 0; t < T; t++) sums[t][i] = _mm512_setzero_ps();
+        x[i] = in.whole.data() + at * GROUP;
+        count[i] = in.count.data() + at, scale[i] = in.scale.data() + at, sum[i] = in.sum.data() + at;
+    }
+    for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS)) {
+        if (row == 0)  // weights come from memory; for later rows, from a cache
+            for (int64_t line = 0; line < tile_bytes(BITS); line += 64)
+                _mm_prefetch(reinterpret_cast<const char*>(tile + AHEAD + line), _MM_HINT_T0);
+        __m512i dots[T][M];
+        if constexpr (BITS == 4) dots4<T, M>(tile, apart, x, dots);
+        else dots8<T, M>(tile, apart, x, count, dots);
+        for (int t = 0; t < T; t++) {
+            const __m512 d = halves(tile + t * apart);
+            for (int i = 0; i < M; i++) {
+                const __m512 scaled = _mm512_mul_ps(d, _mm512_set1_ps(scale[i][g]));
+                sums[t][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][i]), scaled, sums[t][i]);
+            }
+            if constexpr (BITS == 4) {
+                const __m512 m = halves(tile + t * apart + minima);
+                for (int i = 0; i < M; i++) sums[t][i] = _mm512_fmadd_ps(m, _mm512_set1_ps(sum[i][g]), sums[t][i]);
+            }
+        }
+        for (int i = 0; i < M; i++) x[i] += GROUP, count[i]++;
+    }
+    for (int i = 0; i < M; i++)
+        for (int t = 0; t < T; t++) _mm512_storeu_ps(y + i * stride + t * ROWS, sums[t][i]);
+}
+
+#else
+
+inline __m256 halves(const uint8_t* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
+inline __m256i bytes(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
+inline __m256i four(const int8_t* at) {  // four columns, for each of 8 rows
+    return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(at)));
+}
+inline void in_order(__m256i& sum) { asm("" : "+x"(sum)); }  // else the compiler gathers products first, and spills them
+inline __m256i pairs_of(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+
+// dots of M rows of inputs with 8 rows of a tile, for one group
+template <int M> inline void dots4(const uint8_t* wholes, const int8_t* const* x, __m256i* dots) {
     const __m256i low = _mm256_set1_epi8(15);
     for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
     for (int part = 0; part < 4; part++) {
-        const __m256i halved = bytes(tile + 32 + 32 * part);
+        const __m256i halved = bytes(wholes + 4 * ROWS * part);
         const __m256i first = _mm256_and_si256(halved, low), second = _mm256_and_si256(_mm256_srli_epi16(halved, 4), low);
         for (int i = 0; i < M; i++) {
             const __m256i a = four(x[i] + 8 * part), b = four(x[i] + 8 * part + 4);
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-            dots[i] = _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(dots[i], first, a), second, b);
-#else  // 16 bits are enough for the sum of a group: 16 x 15 x 127 < 2^15
+            // 16 bits are enough for the sum of a group: 16 x 15 x 127 < 2^15
             __m256i both = _mm256_add_epi16(_mm256_maddubs_epi16(first, a), _mm256_maddubs_epi16(second, b));
             in_order(both);
             dots[i] = _mm256_add_epi16(dots[i], both);
-#endif
             in_order(dots[i]);
         }
     }
-#if !(defined(__AVX512VNNI__) && defined(__AVX512VL__))
     for (int i = 0; i < M; i++) dots[i] = pairs_of(dots[i]);
-#endif
 }
 
-template <int M> inline void dots8(const uint8_t* tile, const int8_t* const* x, __m256i* dots) {
+template <int M> inline void dots8(const uint8_t* wholes, const int8_t* const* x, __m256i* dots) {
     for (int i = 0; i < M; i++) dots[i] = _mm256_setzero_si256();
     for (int part = 0; part < 8; part++) {
-        const __m256i whole = bytes(tile + 16 + 32 * part), size = _mm256_abs_epi8(whole);
+        const __m256i whole = bytes(wholes + 4 * ROWS * part), size = _mm256_abs_epi8(whole);
         for (int i = 0; i < M; i++) {
             const __m256i turned = _mm256_sign_epi8(four(x[i] + 4 * part), whole);
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-            dots[i] = _mm256_dpbusd_epi32(dots[i], size, turned);
-#else
             dots[i] = _mm256_add_epi32(dots[i], pairs_of(_mm256_maddubs_epi16(size, turned)));
-#endif
             in_order(dots[i]);
         }
     }
 }
 
-// 8 outputs of M rows of inputs
-template <int BITS, int M>
-void tile_product(const uint8_t* tile, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
-    __m256 sums[M];
-    const int8_t* x[M];
-    for (int i = 0; i < M; i++) {
-        sums[i] = _mm256_setzero_ps();
-        x[i] = in.whole.data() + (row + i) * groups * GROUP;
-    }
-    const float *scale = in.scale.data() + row * groups, *sum = in.sum.data() + row * groups;
-    for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS)) {
-        for (int64_t line = 0; line < tile_bytes(BITS); line += 64)
-            _mm_prefetch(reinterpret_cast<const char*>(tile + AHEAD + line), _MM_HINT_T0);
-        __m256i dots[M];
-        if constexpr (BITS == 4) dots4<M>(tile, x, dots);
-        else dots8<M>(tile, x, dots);
-        const __m256 d = halves(tile);
+// 16 outputs of M rows of inputs, 8 and then 8
+template <int BITS, int T, int M>
+void tile_product(const uint8_t* whole_tile, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
+    for (int half = 0; half < 2; half++) {
+        const uint8_t* tile = whole_tile;
+        __m256 sums[M];
+        const int8_t* x[M];
         for (int i = 0; i < M; i++) {
-            const __m256 scaled = _mm256_mul_ps(d, _mm256_broadcast_ss(scale + i * groups + g));
-            sums[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i]), scaled, sums[i]);
+            sums[i] = _mm256_setzero_ps();
+            x[i] = in.whole.data() + (row + i) * groups * GROUP;
         }
-        if constexpr (BITS == 4) {
-            const __m256 m = halves(tile + 16);
-            for (int i = 0; i < M; i++) sums[i] = _mm256_fmadd_ps(m, _mm256_broadcast_ss(sum + i * groups + g), sums[i]);
+        const float *scale = in.scale.data() + row * groups, *sum = in.sum.data() + row * groups;
+        for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS)) {
+            if (half == 0)
+                for (int64_t line = 0; line < tile_bytes(BITS); line += 64)
+                    _mm_prefetch(reinterpret_cast<const char*>(tile + AHEAD + line), _MM_HINT_T0);
+            __m256i dots[M];
+            if constexpr (BITS == 4) dots4<M>(tile + wholes4 + 32 * half, x, dots);
+            else dots8<M>(tile + wholes8 + 32 * half, x, dots);
+            const __m256 d = halves(tile + 16 * half);
+            for (int i = 0; i < M; i++) {
+                const __m256 scaled = _mm256_mul_ps(d, _mm256_broadcast_ss(scale + i * groups + g));
+                sums[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i]), scaled, sums[i]);
+            }
+            if constexpr (BITS == 4) {
+                const __m256 m = halves(tile + minima + 16 * half);
+                for (int i = 0; i < M; i++)
+                    sums[i] = _mm256_fmadd_ps(m, _mm256_broadcast_ss(sum + i * groups + g), sums[i]);
+            }
+            for (int i = 0; i < M; i++) x[i] += GROUP;
         }
-        for (int i = 0; i < M; i++) x[i] += GROUP;
+        for (int i = 0; i < M; i++) _mm256_storeu_ps(y + i * stride + 8 * half, sums[i]);
     }
-    for (int i = 0; i < M; i++) _mm256_storeu_ps(y + i * stride, sums[i]);
 }
+
+#endif
 
 #else  // any other machine: the same sums, left to the compiler
 
-void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
+void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_t* count) {
     float largest = 0;
     for (int i = 0; i < GROUP; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
@@ -155,6 +254,7 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum) {
     }
     *scale = largest / 127.0f;
     *sum = *scale * static_cast<float>(total);
+    *count = total;
 }
 
 float half(const uint8_t* at) {
@@ -168,7 +268,7 @@ float half(const uint8_t* at) {
     return value;
 }
 
-template <int BITS, int M>
+template <int BITS, int T, int M>
 void tile_product(const uint8_t* weight, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
     for (int i = 0; i < M; i++) {
         float sums[ROWS] = {};
@@ -180,14 +280,15 @@ void tile_product(const uint8_t* weight, const Inputs& in, int64_t row, int64_t 
                 int32_t dot = 0;
                 for (int k = 0; k < GROUP; k++) {
                     if (BITS == 4) {
-                        const uint8_t both = tile[32 + 32 * (k / 8) + 4 * r + k % 4];
+                        const uint8_t both = tile[wholes4 + 4 * ROWS * (k / 8) + 4 * r + k % 4];
                         dot += static_cast<int32_t>(k % 8 < 4 ? both & 15 : both >> 4) * x[k];
                     } else {
-                        dot += static_cast<int8_t>(tile[16 + 32 * (k / 4) + 4 * r + k % 4]) * static_cast<int32_t>(x[k]);
+                        const uint8_t whole = tile[wholes8 + 4 * ROWS * (k / 4) + 4 * r + k % 4];
+                        dot += static_cast<int8_t>(whole) * static_cast<int32_t>(x[k]);
                     }
                 }
                 sums[r] += half(tile + 2 * r) * in.scale[at] * static_cast<float>(dot);
-                if (BITS == 4) sums[r] += half(tile + 16 + 2 * r) * in.sum[at];
+                if (BITS == 4) sums[r] += half(tile + minima + 2 * r) * in.sum[at];
             }
         }
         memcpy(y + i * stride, sums, sizeof sums);
@@ -196,12 +297,12 @@ void tile_product(const uint8_t* weight, const Inputs& in, int64_t row, int64_t 
 
 #endif
 
-template <int BITS>
+template <int BITS, int T>
 void tile_rows(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n) {
-    for (; row + 6 <= end; row += 6) tile_product<BITS, 6>(tile, in, row, groups, y + row * n, n);
-    for (; row + 4 <= end; row += 4) tile_product<BITS, 4>(tile, in, row, groups, y + row * n, n);
-    for (; row + 2 <= end; row += 2) tile_product<BITS, 2>(tile, in, row, groups, y + row * n, n);
-    for (; row < end; row++) tile_product<BITS, 1>(tile, in, row, groups, y + row * n, n);
+    for (; row + 6 <= end; row += 6) tile_product<BITS, T, 6>(tile, in, row, groups, y + row * n, n);
+    for (; row + 4 <= end; row += 4) tile_product<BITS, T, 4>(tile, in, row, groups, y + row * n, n);
+    for (; row + 2 <= end; row += 2) tile_product<BITS, T, 2>(tile, in, row, groups, y + row * n, n);
+    for (; row < end; row++) tile_product<BITS, T, 1>(tile, in, row, groups, y + row * n, n);
 }
 
 template <int BITS>
@@ -209,9 +310,11 @@ void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, in
     const int64_t tiles = n / ROWS, bands = (rows + BAND - 1) / BAND;
 #pragma omp for collapse(2) schedule(static)
     for (int64_t band = 0; band < bands; band++)
-        for (int64_t tile = 0; tile < tiles; tile++) {
+        for (int64_t tile = 0; tile < tiles; tile += TILES) {
             const int64_t from = band * BAND, end = from + BAND < rows ? from + BAND : rows;
-            tile_rows<BITS>(weight + tile * groups * tile_bytes(BITS), in, from, end, groups, y + tile * ROWS, n);
+            const uint8_t* at = weight + tile * groups * tile_bytes(BITS);
+            if (end - from > 1 && tile + TILES <= tiles) tile_rows<BITS, TILES>(at, in, from, end, groups, y + tile * ROWS, n);
+            else for (int t = 0; t < TILES && tile + t < tiles; t++) tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, from, end, groups, y + (tile + t) * ROWS, n);
         }
 }
 
@@ -219,19 +322,21 @@ void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, in
 
 extern "C" {
 
-// y [rows, n] = x [rows, k] Wt; n is a multiple of 8 and k of 32
+// y [rows, n] = x [rows, k] Wt; n is a multiple of 16 and k of 32
 void glassformer_product(int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n) {
     static thread_local Inputs inputs;
     const int64_t groups = k / GROUP;
     inputs.whole.resize(rows * k);
     inputs.scale.resize(rows * groups);
     inputs.sum.resize(rows * groups);
+    inputs.count.resize(rows * groups);
     Inputs& in = inputs;
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows * groups; i++)
-            round_group(x + i * GROUP, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i);
+            round_group(x + i * GROUP, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i,
+                        in.count.data() + i);
         if (bits == 4) product<4>(in, weight, y, rows, groups, n);
         else product<8>(in, weight, y, rows, groups, n);
     }
@@ -248,23 +353,23 @@ void glassformer_pack(int bits, const uint8_t* blocks, uint8_t* packed, int64_t 
             uint8_t* tile = packed + (row / ROWS * groups + g) * to;
             memcpy(tile + 2 * r, block, 2);
             if (bits == 8) {
-                for (int part = 0; part < 8; part++) memcpy(tile + 16 + 32 * part + 4 * r, block + 2 + 4 * part, 4);
+                for (int part = 0; part < 8; part++) memcpy(tile + wholes8 + 4 * ROWS * part + 4 * r, block + 2 + 4 * part, 4);
                 continue;
             }
-            memcpy(tile + 16 + 2 * r, block + 2, 2);
+            memcpy(tile + minima + 2 * r, block + 2, 2);
             const uint8_t* q = block + 4;  // low halves are columns 0 .. 15, high ones 16 .. 31
             for (int part = 0; part < 4; part++)
                 for (int c = 0; c < 4; c++) {
                     const int first = 8 * part + c, second = first + 4;
                     const uint8_t low = first < 16 ? q[first] & 15 : q[first - 16] >> 4;
                     const uint8_t high = second < 16 ? q[second] & 15 : q[second - 16] >> 4;
-                    tile[32 + 32 * part + 4 * r + c] = static_cast<uint8_t>(low | high << 4);
+                    tile[wholes4 + 4 * ROWS * part + 4 * r + c] = static_cast<uint8_t>(low | high << 4);
                 }
         }
     }
 }
 
-// The same for code that torch has compiled: x [rows, k] and the packed weight [n / 8, k / 32, bytes], both contiguous.
+// The same for code that torch has compiled: x [rows, k] and the packed weight [n / 16, k / 32, bytes], both contiguous.
 AOTITorchError aoti_torch_cpu_quantized_linear(AtenTensorHandle x, AtenTensorHandle weight, int64_t bits, AtenTensorHandle* y) {
     int64_t rows, k, tiles;
     void *from, *packed, *to;

@@ -1,0 +1,86 @@
+// Numbers side by side in a register, for the kernels of fp32 and bf16: as many as the machine adds at once.
+//
+// The vectors are GCC's and clang's; what a machine has no registers for, the compiler cuts into smaller ones.
+
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace lanes {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+inline Lanes wide(const float* at) {
+    Lanes value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+inline Lanes wide(const uint16_t* at) {  // bf16 is the upper half of fp32
+    Halves halves;
+    memcpy(&halves, at, sizeof halves);
+    const Words words = __builtin_convertvector(halves, Words) << 16;
+    Lanes value;
+    memcpy(&value, &words, sizeof value);
+    return value;
+}
+inline float wide1(float value) { return value; }
+inline float wide1(uint16_t value) {
+    const uint32_t word = static_cast<uint32_t>(value) << 16;
+    float wider;
+    memcpy(&wider, &word, 4);
+    return wider;
+}
+
+inline void store(float value, float* to) { *to = value; }
+inline void store(float value, uint16_t* to) {  // to the nearest, to even between two; what is no number stays none
+    uint32_t word;
+    memcpy(&word, &value, 4);
+    *to = static_cast<uint16_t>(value == value ? (word + 0x7fff + (word >> 16 & 1)) >> 16 : 0x7fc0);
+}
+inline void store(Lanes value, float* to) { memcpy(to, &value, sizeof value); }
+
+inline float sum(Lanes value) {  // in halves, so that additions do not wait for each other
+    float lane[LANES];
+    store(value, lane);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[half + i];
+    return lane[0];
+}
+inline float largest(Lanes value) {
+    float most = value[0];
+    for (int lane = 1; lane < LANES; lane++) most = value[lane] > most ? value[lane] : most;
+    return most;
+}
+inline Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
+
+// e to the power of numbers that are not above 0, to 2 units in the last place; 0 below -87
+inline Lanes exponential(Lanes x) {
+    constexpr float shift = 12582912.0f;  // 1.5 · 2^23: what is added to it is rounded to a whole number
+    const Lanes zero = {}, least = zero - 87.0f;
+    const Lanes kept = larger(x, least), shifted = kept * 1.44269504f + shift, whole = shifted - shift;
+    const Lanes r = (kept - whole * 0.693359375f) + whole * 2.12194440e-4f;  // ln 2 in two parts
+    Lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    Words bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127u) << 23;  // the whole number stands in the lowest bits of `shifted`
+    Lanes power;
+    memcpy(&power, &bits, sizeof power);
+    return x < least ? zero : p * power;
+}
+
+}  // namespace lanes
