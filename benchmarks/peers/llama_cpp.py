@@ -24,6 +24,8 @@ FLAGS = (
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
     "-DBUILD_SHARED_LIBS=OFF",
+    # GCC 12 takes the stores before `ldtilecfg` for dead, and prompts end in a crash on processors with AMX
+    "-DCMAKE_CXX_FLAGS=-fno-dse -fno-tree-dse",
 )
 KINDS = ("Q4_1", "Q4_0", "Q8_0", "BF16")
 """What llama.cpp may store the same values in; the file comes as the first."""

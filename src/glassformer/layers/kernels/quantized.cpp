@@ -313,8 +313,13 @@ void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, in
         for (int64_t tile = 0; tile < tiles; tile += TILES) {
             const int64_t from = band * BAND, end = from + BAND < rows ? from + BAND : rows;
             const uint8_t* at = weight + tile * groups * tile_bytes(BITS);
-            if (end - from > 1 && tile + TILES <= tiles) tile_rows<BITS, TILES>(at, in, from, end, groups, y + tile * ROWS, n);
-            else for (int t = 0; t < TILES && tile + t < tiles; t++) tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, from, end, groups, y + (tile + t) * ROWS, n);
+            float* to = y + tile * ROWS;
+            if (end - from > 1 && tile + TILES <= tiles) {
+                tile_rows<BITS, TILES>(at, in, from, end, groups, to, n);
+                continue;
+            }
+            for (int t = 0; t < TILES && tile + t < tiles; t++)
+                tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, from, end, groups, to + t * ROWS, n);
         }
 }
 
