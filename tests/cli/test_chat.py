@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pty
 import select
@@ -95,7 +96,10 @@ def terminal(folder: Path, *arguments: str) -> Iterator[Terminal]:
     screen, end = pty.openpty()
     command = [sys.executable, "-m", "glassformer", "chat", "--model", str(folder), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
-    with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, env=environment) as process:
+    # tests that run in a shell's background ignore Ctrl-C, and so would the conversation
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    streams = {"stdin": end, "stdout": end, "stderr": end}
+    with subprocess.Popen(command, **streams, env=environment, preexec_fn=heed) as process:
         os.close(end)
         try:
             yield Terminal(process, screen)

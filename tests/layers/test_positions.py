@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glassformer.layers.positions import RelativeBias, relative_buckets, rotary, rotate, sinusoidal
@@ -17,6 +17,7 @@ examples = settings(deadline=None, max_examples=60)
     st.integers(4, 64).flatmap(lambda buckets: st.tuples(st.just(buckets), st.integers(buckets // 2 + 1, 1000))),
     st.booleans(),
 )
+@example((16, 9), True)  # distance 6 is the end of a range
 def test_buckets_are_those_of_t5(sizes: tuple[int, int], both_ways: bool) -> None:
     """All distances up to well beyond the farthest, the ends of ranges among them."""
     t5 = pytest.importorskip("transformers.models.t5.modeling_t5")

@@ -55,8 +55,9 @@ def relative_buckets(
     else:
         away = (-distance).clamp_min(0)
     single = buckets // 2
-    growth = (buckets - single) / math.log(max_distance / single)
-    ranges = single + ((away.clamp_min(1).float() / single).log() * growth).long()
+    # in T5's order of operations: where a range ends, another order may round to the other side
+    grown = (away.clamp_min(1).float() / single).log() / math.log(max_distance / single) * (buckets - single)
+    ranges = single + grown.long()
     return offset + torch.where(away < single, away, ranges.clamp_max(buckets - 1))
 
 
