@@ -32,14 +32,19 @@ KINDS = ("Q4_1", "Q4_0", "Q8_0", "BF16")
 
 
 def programs(given: Path | None, threads: int) -> Path:
-    """The folder of llama.cpp's programs: the one given, else built under `.venv-peers/llama-cpp`, once (minutes)."""
+    """The folder of llama.cpp's programs: the one given, else built under `.venv-peers/llama-cpp`, once for its flags
+    (minutes)."""
     folder = given or HOME / "build" / "bin"
     missing = [name for name in PROGRAMS if not (folder / name).is_file()]
+    stamp, built_with = HOME / "build" / "flags.txt", "\n".join(FLAGS)
+    if not given and not (stamp.is_file() and stamp.read_text() == built_with):
+        missing = list(PROGRAMS)
     if missing and given:
         raise SystemExit(f"error: --llama-bin {given} lacks {', '.join(missing)}.")
     if missing:
         print(f"building llama.cpp from {SOURCE} in {HOME}, once", file=sys.stderr, flush=True)
         _build(_sources(), threads)
+        stamp.write_text(built_with)
     return folder
 
 

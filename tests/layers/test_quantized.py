@@ -143,59 +143,111 @@ def test_without_a_compiler_the_weight_is_made_fp32(bits: Bits) -> None:
         torch.testing.assert_close(layer(x), F.linear(x, dequantize(blocks)))
 
 
+VARIANTS = {"plain": [], "AVX2": ["-march=x86-64-v3"]}
+"""The paths of the kernels that this machine's own library may not take."""
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The same sources, compiled for a lesser machine."""
+    if request.param == "AVX2" and "AVX2" not in torch.backends.cpu.get_cpu_capability().replace("AVX512", "AVX2"):
+        pytest.skip("this machine has no AVX2")
+    folder, made = Path(torch.__file__).parent, tmp_path_factory.mktemp("kernels") / "variant.so"
+    together = made.with_suffix(".cpp")
+    together.write_text("".join(f'#include "{source}"\n' for source in kernels.SOURCES))
+    command = [str(kernels.compiler()), "-O2", "-fopenmp", "-shared", "-fPIC", "-std=c++17", *VARIANTS[request.param]]
+    command += ["-o", str(made), str(together), f"-I{folder / 'include'}", f"-L{folder / 'lib'}", "-ltorch_cpu"]
+    subprocess.run([*command, f"-Wl,-rpath,{folder / 'lib'}"], check=True, capture_output=True)
+    built = ctypes.CDLL(str(made))
+    for name in ("product", "attend", "dense"):
+        getattr(built, f"glassformer_{name}").argtypes = getattr(kernels.library(), f"glassformer_{name}").argtypes
+    return built
+
+
 @needs_compiler
-def test_the_portable_loops_equal_those_with_instructions(tmp_path: Path) -> None:
-    """Compiled without the machine's own instructions, the same source gives the same products."""
-    torch_folder = Path(torch.__file__).parent
-    library = tmp_path / "portable.so"
-    source = next(path for path in kernels.SOURCES if path.name == "quantized.cpp")
-    command = [str(kernels.compiler()), "-O2", "-fopenmp", "-shared", "-fPIC", "-std=c++17", "-o", str(library)]
-    command += [str(source), f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}", "-ltorch_cpu"]
-    subprocess.run([*command, f"-Wl,-rpath,{torch_folder / 'lib'}"], check=True, capture_output=True)
-    portable = ctypes.CDLL(str(library))
-    own = kernels.library()
-    assert own is not None
-    portable.glassformer_product.argtypes = own.glassformer_product.argtypes
+def test_products_are_the_same_on_lesser_machines(variant: ctypes.CDLL) -> None:
     for bits in (4, 8):
-        packed = QuantizedLinear([quantize(weight(48, 96), bits)]).weight  # type: ignore[arg-type]
+        layer = QuantizedLinear([quantize(weight(48, 96), bits)])  # type: ignore[arg-type]
         for rows in (1, 2, 5, 27):
             x = torch.randn(rows, 96)
-            results = []
-            for built in (own, portable):
-                y = torch.empty(rows, 48)
-                built.glassformer_product(bits, x.data_ptr(), packed.data_ptr(), y.data_ptr(), rows, 96, 48)
-                results.append(y)
-            torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+            own = layer(x)
+            with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
+                torch.testing.assert_close(layer(x), own, rtol=1e-4, atol=1e-5)
 
 
 @needs_compiler
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 4), st.sampled_from([(4, 4), (6, 2), (3, 1)]), st.integers(1, 5), st.integers(0, 9))
-def test_attending_equals_a_mask_over_the_cache(rows: int, heads: tuple[int, int], new: int, seed: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_attention_is_the_same_on_lesser_machines(variant: ctypes.CDLL, dtype: torch.dtype) -> None:
+    for new in (1, 90):
+        with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
+            attends_like_a_mask(2, (6, 2), new, 150, 20, dtype, seed=new)
+            x, matrix = torch.randn(2, 70, dtype=dtype), torch.randn(5, 70, dtype=dtype)
+            close(dense_linear(x, matrix), x.float() @ matrix.float().T)
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    """`wanted` is fp32; what is found may be rounded once to its own type."""
+    step = 2**-8 if found.dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(found.float(), wanted, rtol=step, atol=step)
+
+
+def attends_like_a_mask(
+    rows: int, heads: tuple[int, int], new: int, capacity: int, width: int, dtype: torch.dtype, seed: int
+) -> None:
+    """New queries see the rows' caches, of unequal lengths, as attention under a mask does; the caches are written."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator).to(dtype)
 
-    capacity, width, (n_heads, groups) = 20, 8, heads
-    lengths = torch.randint(0, capacity - new, (rows,), generator=generator)
+    n_heads, groups = heads
+    lengths = torch.randint(0, capacity - new + 1, (rows,), generator=generator)
     positions = lengths[:, None] + torch.arange(new)
     query, key, value = draw(rows, n_heads, new, width), draw(rows, groups, new, width), draw(rows, groups, new, width)
     keys, values = draw(rows, groups, capacity, width), draw(rows, groups, capacity, width)
     index = positions[:, None, :, None].expand_as(key)
     wanted_keys, wanted_values = keys.scatter(2, index, key), values.scatter(2, index, value)
-    shared = [x.repeat_interleave(n_heads // groups, 1) for x in (wanted_keys, wanted_values)]
-    wanted = F.scaled_dot_product_attention(query, *shared, attn_mask=seen_mask(positions, capacity), scale=0.3)
-    torch.testing.assert_close(attend_rows(query, key, value, keys, values, positions, 0.3), wanted)
+    shared = [x.float().repeat_interleave(n_heads // groups, 1) for x in (wanted_keys, wanted_values)]
+    mask = seen_mask(positions, capacity)
+    wanted = F.scaled_dot_product_attention(query.float(), *shared, attn_mask=mask, scale=0.3)
+    close(attend_rows(query, key, value, keys, values, positions, 0.3), wanted)
     assert torch.equal(keys, wanted_keys) and torch.equal(values, wanted_values)
 
 
 @needs_compiler
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 70), st.integers(1, 11))
-def test_the_dense_kernel_is_a_product(rows: int, columns: int, outputs: int) -> None:
-    x, matrix = torch.randn(rows, columns), torch.randn(outputs, columns)
-    torch.testing.assert_close(dense_linear(x, matrix), x @ matrix.T, rtol=1e-4, atol=1e-4)
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.sampled_from([(4, 4), (6, 2), (3, 1)]),
+    st.integers(1, 7) | st.integers(8, 160),  # one by one, and in blocks
+    st.integers(0, 100),
+    st.sampled_from([4, 8, 20, 64]),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.integers(0, 9),
+)
+def test_attending_equals_a_mask_over_the_cache(
+    rows: int, heads: tuple[int, int], new: int, room: int, width: int, dtype: torch.dtype, seed: int
+) -> None:
+    attends_like_a_mask(rows, heads, new, new + room, width, dtype, seed)
+
+
+@needs_compiler
+@pytest.mark.parametrize("new", [1, 30])
+def test_what_is_no_number_stays_none(new: int) -> None:
+    query, key = torch.randn(1, 2, new, 16), torch.randn(1, 2, new, 16)
+    query[0, 1, -1, 3] = float("nan")
+    cache = torch.zeros(2, 1, 2, 64, 16)
+    found = attend_rows(query, key, key, *cache, torch.arange(new)[None], 0.3)
+    assert found[0, 1, -1].isnan().all() and int(found.isnan().sum()) == 16
+
+
+@needs_compiler
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 200), st.integers(1, 11), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_the_dense_kernel_is_a_product(rows: int, columns: int, outputs: int, dtype: torch.dtype) -> None:
+    x, matrix = torch.randn(rows, columns, dtype=dtype), torch.randn(outputs, columns, dtype=dtype)
+    found, wanted = dense_linear(x, matrix), x.float() @ matrix.float().T
+    torch.testing.assert_close(found.float(), wanted, rtol=2**-7 if dtype == torch.bfloat16 else 1e-4, atol=1e-4)
 
 
 @needs_compiler

@@ -1,9 +1,9 @@
 // Attention of new queries to the keys that are kept, for glassformer/layers/rows.py: what decoding and reading do.
 //
 // query [B, H, T, d]; key and value [B, G, T, d] are new and are first written into keys and values [B, G, C, d] at
-// positions [B, T], which go up by 1 in a row. Head h reads the keys of group h / (H / G), and a query at position p the
-// first p + 1 of them: rows may differ in length, and none reads more than its own. All are fp32 or all bf16; sums are
-// fp32. A few queries are taken one by one, many in blocks (FlashAttention, Dao et al. 2022).
+// positions [B, T], which go up by 1 in a row. Head h reads the keys of group h / (H / G), and a query at position p
+// the first p + 1 of them: rows may differ in length, and none reads more than its own. All are fp32 or all bf16; sums
+// are fp32. A few queries are taken one by one, many in blocks (FlashAttention, Dao et al. 2022).
 
 #include <algorithm>
 #include <memory>
@@ -62,7 +62,8 @@ void mix(const float* weights, const T* values, int64_t seen, int64_t d, float f
 
 // one query, and the first `seen` keys; `scores` has room for them, rounded up to LANES
 template <typename T>
-void attend_one(const T* query, const T* keys, const T* values, T* mixed, float* scores, int64_t seen, int64_t d, float scale) {
+void attend_one(const T* query, const T* keys, const T* values, T* mixed, float* scores, int64_t seen, int64_t d,
+                float scale) {
     int64_t key = 0;
     for (; key + 4 <= seen; key += 4) score<4>(query, keys + key * d, d, scale, scores + key);
     for (; key < seen; key++) score<1>(query, keys + key * d, d, scale, scores + key);
@@ -88,7 +89,8 @@ void attend_one(const T* query, const T* keys, const T* values, T* mixed, float*
 
 // c [ROWS, V · LANES] += a [ROWS, depth] b [depth, V · LANES]; strides in numbers
 template <int V>
-void panel(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride) {
+void panel(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c,
+           int64_t c_stride) {
     Lanes sums[ROWS][V];
     for (int i = 0; i < ROWS; i++)
         for (int v = 0; v < V; v++) sums[i][v] = wide(c + i * c_stride + v * LANES);
@@ -141,14 +143,14 @@ struct Block {  // what a block of queries works with; the largest score and the
 // scores become weights; where a larger score came up, what was found before it counts less
 inline void weigh(Block& block, int64_t i, int64_t seen, int64_t padded) {
     float* scores = block.scores.data() + i * KEYS;
-    for (int64_t k = std::max<int64_t>(seen, 0); k < KEYS; k++) scores[k] = -INFINITY;
-    Lanes most = wide(scores);
-    for (int64_t k = LANES; k < KEYS; k += LANES) most = larger(most, wide(scores + k));
-    const float top = std::max(block.most[i], largest(most));
-    if (top == -INFINITY) {
+    if (seen <= 0) {
         std::fill(scores, scores + KEYS, 0.0f);
         return;
     }
+    for (int64_t k = seen; k < KEYS; k++) scores[k] = -INFINITY;
+    Lanes most = wide(scores);
+    for (int64_t k = LANES; k < KEYS; k += LANES) most = larger(most, wide(scores + k));
+    const float top = std::max(block.most[i], largest(most));
     if (top > block.most[i]) {
         const float factor = expf(block.most[i] - top);
         float* found = block.found.data() + i * padded;
@@ -187,7 +189,8 @@ void attend_block(Block& block, const T* query, T* mixed, int64_t first, int64_t
 }
 
 template <typename T>
-void keep(const T* key, const T* value, T* keys, T* values, const int64_t* positions, const Shape& shape, int64_t unit) {
+void keep(const T* key, const T* value, T* keys, T* values, const int64_t* positions, const Shape& shape,
+          int64_t unit) {
     const int64_t size = shape.d * sizeof(T), row = unit / shape.groups;
     for (int64_t t = 0; t < shape.queries; t++) {
         const int64_t to = (unit * shape.capacity + positions[row * shape.queries + t]) * shape.d;
@@ -197,7 +200,8 @@ void keep(const T* key, const T* value, T* keys, T* values, const int64_t* posit
 }
 
 template <typename T>
-void attend_few(const T* query, const T* keys, const T* values, const int64_t* positions, T* mixed, const Shape& shape) {
+void attend_few(const T* query, const T* keys, const T* values, const int64_t* positions, T* mixed,
+                const Shape& shape) {
     const int64_t shared = shape.heads / shape.groups;
 #pragma omp parallel
     {
@@ -216,7 +220,8 @@ void attend_few(const T* query, const T* keys, const T* values, const int64_t* p
 }
 
 template <typename T>
-void attend_many(const T* query, const T* keys, const T* values, const int64_t* positions, T* mixed, const Shape& shape) {
+void attend_many(const T* query, const T* keys, const T* values, const int64_t* positions, T* mixed,
+                 const Shape& shape) {
     const int64_t shared = shape.heads / shape.groups, queries = shape.queries, d = shape.d, padded = shape.padded();
     int64_t longest = 0;
     for (int64_t row = 0; row < shape.rows; row++) longest = std::max(longest, positions[(row + 1) * queries - 1] + 1);
@@ -234,7 +239,8 @@ void attend_many(const T* query, const T* keys, const T* values, const int64_t* 
                 if (from >= seen) continue;
                 const int64_t context = (unit * shape.capacity + from) * d;
                 pack(keys + context, values + context, std::min(KEYS, seen - from), shape,
-                     turned.get() + unit * of_keys + at * d * KEYS, wider.get() + unit * of_values + at * KEYS * padded);
+                     turned.get() + unit * of_keys + at * d * KEYS,
+                     wider.get() + unit * of_values + at * KEYS * padded);
             }
 #pragma omp for schedule(dynamic) collapse(2)
         for (int64_t part = parts - 1; part >= 0; part--)  // the longest first
@@ -255,7 +261,8 @@ void attend(const void* const* data, const Shape& shape) {
     T *keys = static_cast<T*>(const_cast<void*>(data[3])), *values = static_cast<T*>(const_cast<void*>(data[4]));
     const int64_t* positions = static_cast<const int64_t*>(data[5]);
     T* mixed = static_cast<T*>(const_cast<void*>(data[6]));
-    for (int64_t unit = 0; unit < shape.rows * shape.groups; unit++) keep(key, value, keys, values, positions, shape, unit);
+    for (int64_t unit = 0; unit < shape.rows * shape.groups; unit++)
+        keep(key, value, keys, values, positions, shape, unit);
     if (shape.queries < FEW) attend_few<T>(query, keys, values, positions, mixed, shape);
     else attend_many<T>(query, keys, values, positions, mixed, shape);
 }

@@ -47,7 +47,8 @@ void glassformer_dense(int half, const void* x, const void* weight, void* y, int
         dense::product(static_cast<const uint16_t*>(x), static_cast<const uint16_t*>(weight), static_cast<uint16_t*>(y),
                        rows, k, n);
     else
-        dense::product(static_cast<const float*>(x), static_cast<const float*>(weight), static_cast<float*>(y), rows, k, n);
+        dense::product(static_cast<const float*>(x), static_cast<const float*>(weight), static_cast<float*>(y), rows, k,
+                       n);
 }
 
 // The same for code that torch has compiled; all contiguous.

@@ -61,9 +61,9 @@ inline float largest(Lanes value) {
     for (int lane = 1; lane < LANES; lane++) most = value[lane] > most ? value[lane] : most;
     return most;
 }
-inline Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
+inline Lanes larger(Lanes a, Lanes b) { return a < b ? b : a; }  // a, where either is no number
 
-// e to the power of numbers that are not above 0, to 2 units in the last place; 0 below -87
+// e to the power of numbers that are not above 0, to 2 units in the last place; 0 below -87; what is no number stays none
 inline Lanes exponential(Lanes x) {
     constexpr float shift = 12582912.0f;  // 1.5 · 2^23: what is added to it is rounded to a whole number
     const Lanes zero = {}, least = zero - 87.0f;
