@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from sacrebleu.metrics.bleu import BLEU
@@ -48,8 +49,26 @@ def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     return sum(h == r for h, r in zip(hypotheses, references, strict=True)) / len(references)
 
 
-def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+def accuracy(predicted: Sequence[Hashable], reference: Sequence[Hashable]) -> float:
+    """The share, from 0 to 1, of predicted labels that are their reference."""
+    _check(predicted, reference)
+    return sum(p == r for p, r in zip(predicted, reference, strict=True)) / len(reference)
+
+
+def macro_f1(predicted: Sequence[Hashable], reference: Sequence[Hashable]) -> float:
+    """The mean of the labels' F1, from 0 to 1: every label counts alike, however rare.
+
+    The F1 of a label is 2 · hits / (times predicted + times in the reference). The labels are those that either of the
+    two holds, so one that is predicted but never right counts as 0.
+    """
+    _check(predicted, reference)
+    hits = Counter(p for p, r in zip(predicted, reference, strict=True) if p == r)
+    times = Counter(predicted) + Counter(reference)
+    return sum(2 * hits[label] / times[label] for label in times) / len(times)
+
+
+def _check(hypotheses: Sequence[Hashable], references: Sequence[Hashable]) -> None:
     if len(hypotheses) != len(references):
-        raise InputError(f"every hypothesis needs its reference, got {len(hypotheses)} and {len(references)}.")
+        raise InputError(f"every prediction needs its reference, got {len(hypotheses)} and {len(references)}.")
     if not references:
-        raise InputError("there is nothing to score: no hypotheses and no references.")
+        raise InputError("there is nothing to score: no predictions and no references.")
