@@ -35,7 +35,7 @@ from glassformer.errors import InputError
 from glassformer.models.config import Config
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.tasks.objectives import seq2seq
-from glassformer.text.batches import PairBatch
+from glassformer.text.pairs import PairBatch
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
 from glassformer.training.recipes import Recipe, read_recipe
 from glassformer.training.trainer import Trainer, compiled

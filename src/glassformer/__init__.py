@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from glassformer.tasks.model import load as load
     from glassformer.tasks.score import Perplexity as Perplexity
     from glassformer.tasks.score import Score as Score
-    from glassformer.text.batches import PairBatches as PairBatches
     from glassformer.text.corpora import Pairs as Pairs
     from glassformer.text.corpora import read_pairs as read_pairs
+    from glassformer.text.pairs import PairBatches as PairBatches
     from glassformer.text.pipeline import TextPipeline as TextPipeline
     from glassformer.text.tokenizer import Tokenizer as Tokenizer
     from glassformer.training.averaging import average as average
@@ -65,7 +65,7 @@ _HOMES = {
     "Learned": "models.config",
     "MaskedLM": "models.config",
     "Model": "tasks.model",
-    "PairBatches": "text.batches",
+    "PairBatches": "text.pairs",
     "Pairs": "text.corpora",
     "Perplexity": "tasks.score",
     "Piece": "tasks.generate",

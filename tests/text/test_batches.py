@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassformer.errors import InputError
-from glassformer.text.batches import PARTS, PairBatches
+from glassformer.text.pairs import PARTS, PairBatches
 from glassformer.text.tokenizer import BOS, EOS, PAD
 
 IDS = st.lists(st.integers(4, 99), max_size=12)

@@ -16,7 +16,8 @@ from tokenizers import models
 from glassformer.errors import InputError
 from glassformer.text import sentencepiece as sp
 from glassformer.text.pretrained import LAYOUTS, read_tokenizer, tokenizer_files, tokenizer_from_gguf
-from glassformer.text.tokenizer import TextStream, Tokenizer
+from glassformer.text.streaming import TextStream
+from glassformer.text.tokenizer import Tokenizer
 
 SHARED = Path(os.environ.get("GLASSFORMER_SHARED") or Path(__file__).parents[2] / ".." / "shared")
 GPT2 = SHARED / "data" / "gpt2_bpe"

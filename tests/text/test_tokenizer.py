@@ -1,29 +1,17 @@
 """Tokenizers: text comes back, training is deterministic, special tokens stay special, broken files are named."""
 
-import os
 import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
 
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from text.small_tokenizers import ALL, TEXTS, byte_level, fallback, own, wordpiece
 
 from glassformer.errors import InputError
-from glassformer.text.pretrained import read_tokenizer
-from glassformer.text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, TextStream, Tokenizer
-
-TEXTS = [
-    "A man in a blue shirt is riding a bike.",
-    "Two dogs, one brown & one white, don't play (together)...",
-    "ein mann fährt fahrrad , sagt man &apos;s t-shirt .",
-    "Zwei junge Männer: „Was für ein Tag!“",
-    "24. November 2026 — ٢٤ نوفمبر ٢٠٢٦ 2026年11月24日",
-] * 3
+from glassformer.text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer
 
 
 @pytest.fixture(scope="module", params=["bpe", "word", "character"])
@@ -154,128 +142,7 @@ def test_text_that_spells_a_special_token_comes_back():
         assert tokenizer.decode(ids) == text
 
 
-# --- Tokenizers of pretrained models, and streams ---------------------------------------------------------------------
-
-SHARED = Path(os.environ.get("GLASSFORMER_SHARED") or Path(__file__).parents[2] / ".." / "shared")
-GPT2 = SHARED / "data" / "gpt2_bpe"
-
-
-@cache
-def byte_level():
-    """The real GPT-2 tokenizer where it is there, else one of single bytes: streams must work with both."""
-    if GPT2.is_dir():
-        return read_tokenizer(GPT2)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = tokenizers.Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<|endoftext|>"])
-    return Tokenizer(backend)
-
-
-@cache
-def wordpiece():
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *"abcdef",
-        *(f"##{c}" for c in "abcdef"),
-        ",",
-        ".",
-        "'",
-        "##bc",
-    ]
-    backend = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    backend.add_special_tokens(words[:5])
-    return Tokenizer(backend)
-
-
-@cache
-def fallback():
-    """Unigram with byte tokens, decoded as Llama's are."""
-    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -3.0), ("▁a", -2.0), ("b", -2.0), ("</", -4.0), ("s>", -4.0)]
-    pieces += [(f"<0x{byte:02X}>", -9.0) for byte in range(256)]
-    backend = tokenizers.Tokenizer(models.Unigram(pieces, 0, True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    backend.decoder = decoders.Sequence(steps)
-    backend.add_special_tokens(["<unk>", "</s>"])
-    return Tokenizer(backend)
-
-
-@cache
-def own(kind):
-    return Tokenizer.train(TEXTS, kind, vocab_size=400, min_frequency=1)
-
-
-STREAMS = {
-    "gpt2": byte_level,
-    "wordpiece": wordpiece,
-    "fallback": fallback,
-    "bpe": lambda: own("bpe"),
-    "word": lambda: own("word"),
-    "character": lambda: own("character"),
-}
-
-
-@pytest.mark.parametrize("name", STREAMS)
-@settings(deadline=None, max_examples=60)
-@given(data=st.data())
-def test_a_stream_gives_what_decoding_all_gives(name, data):
-    tokenizer = STREAMS[name]()
-    text = data.draw(st.text(st.sampled_from("ab cde, '.é日🎉👩‍👩‍👧\u0301\ufffd\n▁"), max_size=20))
-    loose = st.lists(st.integers(0, tokenizer.vocab_size + 1), max_size=12)
-    ids = data.draw(loose) + tokenizer.encode(text) + data.draw(loose)
-    skip = data.draw(st.booleans())
-    whole = tokenizer.decode(ids, skip_specials=skip)
-    stream = TextStream(tokenizer, skip_specials=skip)
-    for _ in range(2):  # it begins anew after `finish`
-        given_out = ""
-        for i in ids:
-            given_out += stream.push(i)
-            assert whole.startswith(given_out)
-        assert given_out + stream.finish() == whole
-
-
-def test_a_stream_holds_incomplete_characters_back():
-    for tokenizer in (byte_level(), fallback()):
-        ids = tokenizer.encode("a🎉b")
-        stream = TextStream(tokenizer)
-        pieces = [stream.push(i) for i in ids]
-        assert len(ids) > 3 and all("\ufffd" not in piece for piece in pieces)
-        assert "".join(pieces) + stream.finish() == "a🎉b"
-    cut = TextStream(byte_level())
-    assert [cut.push(i) for i in byte_level().encode("🎉")[:-1]] == [""] * (len(byte_level().encode("🎉")) - 1)
-    assert cut.finish() == "\ufffd"
-
-
-def test_an_unknown_decoder_gives_its_text_at_the_end():
-    backend = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 1}))
-    backend.decoder = decoders.Sequence([decoders.Fuse(), decoders.Replace("ab", "x")])
-    stream = TextStream(Tokenizer(backend))
-    assert [stream.push(0), stream.push(1), stream.finish()] == ["", "", "x"]
-
-
-def test_the_work_of_a_stream_does_not_grow(monkeypatch):
-    for tokenizer in (own("bpe"), byte_level(), wordpiece()):
-        longest = []
-        decode = tokenizer.decode
-
-        def watched(ids, decode=decode, longest=longest, **rest):
-            longest.append(len(ids))
-            return decode(ids, **rest)
-
-        monkeypatch.setattr(tokenizer, "decode", watched)
-        stream = TextStream(tokenizer)
-        for i in tokenizer.encode("a b c, " * 50):
-            stream.push(i)
-        assert max(longest, default=0) <= 2
+# --- Tokenizers of pretrained models ----------------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=100)
@@ -336,9 +203,9 @@ def test_roles():
         Tokenizer(backend, specials={"eos": "<nothing>"})
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", ALL)
 def test_tokenizers_are_saved_loaded_and_copied(name, tmp_path):
-    tokenizer = STREAMS[name]()
+    tokenizer = ALL[name]()
     tokenizer.save(tmp_path / "tokenizer.json")
     text = "a b </s> [MASK] 🎉"
     for other in (Tokenizer.load(tmp_path / "tokenizer.json"), pickle.loads(pickle.dumps(tokenizer))):

@@ -13,7 +13,7 @@ from tiny_runs import tiny_recipe
 from glassformer.models.config import Config
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.tasks.objectives import seq2seq
-from glassformer.text.batches import PairBatches
+from glassformer.text.pairs import PairBatches
 from glassformer.training.gradients import accumulate, clip_gradients, dropout_seed
 from glassformer.training.optimizers import build_optimizer, fill_optimizer, optimizer_tensors
 

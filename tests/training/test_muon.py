@@ -25,7 +25,8 @@ def test_a_step_is_that_of_torch_but_for_its_bfloat16() -> None:
     torch.manual_seed(0)
     ours, theirs = (nn.Parameter(torch.ones(12, 30)) for _ in range(2))
     settings = {"lr": 0.1, "weight_decay": 0.1}
-    optimizer = Muon([ours], [{"params": [nn.Parameter(torch.ones(2))]}], betas=(0.9, 0.95), eps=1e-8, **settings)
+    other_groups = [{"params": [nn.Parameter(torch.ones(2))]}]
+    optimizer = Muon([{"params": [ours]}], other_groups, betas=(0.9, 0.95), eps=1e-8, **settings)
     other = torch.optim.Muon([theirs], momentum=0.95, adjust_lr_fn="match_rms_adamw", **settings)
     for _ in range(3):
         ours.grad = torch.randn(12, 30)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from glassformer.errors import InputError
-from glassformer.text.tokenizer import TextStream, Tokenizer
+from glassformer.text.streaming import TextStream
+from glassformer.text.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length"]
 """Why a text ended: the model or a stop string ended it, or it was cut off at the most tokens allowed."""

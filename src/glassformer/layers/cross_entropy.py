@@ -21,63 +21,81 @@ def linear_cross_entropy(
     weight: Float[Tensor, "V D"],
     target: Int[Tensor, "N"],
     label_smoothing: float = 0.0,
+    bias: Float[Tensor, "V"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Int[Tensor, ""]]:
     """Summed over rows: (loss, negative log-likelihood, number of rows whose target is the most likely).
 
-    loss = (1 - ε) · -log p(target) + ε / V · Σ_v -log p(v), with p = softmax(hidden · weightᵀ) (label smoothing:
+    loss = (1 - ε) · -log p(target) + ε / V · Σ_v -log p(v), with p = softmax(hidden · weightᵀ + bias) (label smoothing:
     Szegedy et al. 2016, section 7). Only the loss has a gradient.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, target, label_smoothing)
+    return _LinearCrossEntropy.apply(hidden, weight, target, label_smoothing, bias)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, label_smoothing: float
+        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, label_smoothing: float, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.weight_dtype, weight = weight.dtype, weight.to(hidden.dtype)
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        sums = _Sums(hidden, weight, target, label_smoothing, needs_grad)
+        ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
+        weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[4])
+        sums = _Sums(hidden, weight, target, label_smoothing, bias, wanted)
         for start in range(0, len(hidden), sums.chunk):
             sums.add(slice(start, start + sums.chunk))
         loss, nll, correct = sums.totals()
-        if needs_grad:
+        if any(wanted):
             ctx.save_for_backward(*sums.gradients())
         ctx.mark_non_differentiable(nll, correct)
         return loss, nll, correct
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_loss, (grad_weight * grad_loss).to(ctx.weight_dtype), None, None
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        for_weight, for_bias = ctx.dtypes
+        return (
+            None if grad_hidden is None else grad_hidden * grad_loss,
+            None if grad_weight is None else (grad_weight * grad_loss).to(for_weight),
+            None,
+            None,
+            None if grad_bias is None else (grad_bias * grad_loss).to(for_bias),
+        )
 
 
 class _Sums:
-    """Running sums over chunks of rows, and the gradient of the summed loss where wanted.
+    """Running sums over chunks of rows, and the gradients of the summed loss: of hidden, weight and bias as `wanted`.
 
     d loss / d logits = p - (1 - ε) onehot(target) - ε / V: the last two terms are added as products of their own,
     so that the chunk of probabilities is written once and never edited.
     """
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, target: Tensor, label_smoothing: float, needs_grad: bool
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        label_smoothing: float,
+        bias: Tensor | None,
+        wanted: tuple[bool, bool, bool],
     ) -> None:
-        self.hidden, self.weight, self.target, self.epsilon = hidden, weight, target, label_smoothing
-        self.needs_grad = needs_grad
+        self.hidden, self.weight, self.target, self.bias = hidden, weight, target, bias
+        self.epsilon = label_smoothing
         self.chunk = max(16, CHUNK_BYTES // (4 * len(weight)))
         self.logits = hidden.new_empty(min(self.chunk, len(hidden)), len(weight))
         self.probability = torch.empty_like(self.logits)
         self.log_normalizer = hidden.new_empty(len(hidden), dtype=torch.float32)
         self.target_logit = torch.empty_like(self.log_normalizer)
         self.correct = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
-        if needs_grad:
-            self.grad_hidden = torch.empty_like(hidden)
-            self.grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        self.grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+        self.grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        self.grad_bias = None if bias is None or not wanted[2] else torch.zeros_like(bias, dtype=torch.float32)
 
     def add(self, rows: slice) -> None:
         hidden, target = self.hidden[rows], self.target[rows, None]
         logits, probability = self.logits[: len(hidden)], self.probability[: len(hidden)]
-        torch.mm(hidden, self.weight.T, out=logits)
+        if self.bias is None:
+            torch.mm(hidden, self.weight.T, out=logits)
+        else:
+            torch.addmm(self.bias, hidden, self.weight.T, out=logits)
         highest = logits.amax(-1)
         target_logit = logits.gather(1, target).squeeze(1)
         self.target_logit[rows] = target_logit
@@ -85,24 +103,35 @@ class _Sums:
         torch.softmax(logits, -1, out=probability)
         # softmax at the highest logit is 1 / Σ exp(logit - highest), which cannot underflow
         self.log_normalizer[rows] = highest - probability.amax(-1).log()
-        if self.needs_grad:
+        if self.grad_hidden is not None:
             torch.mm(probability, self.weight, out=self.grad_hidden[rows])
+        if self.grad_weight is not None:
             _accumulate(self.grad_weight, probability.T, hidden)
+        if self.grad_bias is not None:
+            self.grad_bias += probability.sum(0, dtype=torch.float32)
 
     def totals(self) -> tuple[Tensor, Tensor, Tensor]:
         nll = (self.log_normalizer - self.target_logit).sum()
         logit_sum = (self.hidden.float().sum(0) * self.weight.float().sum(0)).sum()
+        if self.bias is not None:
+            logit_sum = logit_sum + self.bias.float().sum() * len(self.hidden)
         spread = self.log_normalizer.sum() - logit_sum / len(self.weight)
         return (1 - self.epsilon) * nll + self.epsilon * spread, nll, self.correct.sum()
 
-    def gradients(self) -> tuple[Tensor, Tensor]:
+    def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         share, certain = self.epsilon / len(self.weight), 1 - self.epsilon
-        self.grad_hidden.add_(self.weight[self.target], alpha=-certain)
-        self.grad_weight.index_add_(0, self.target, self.hidden.float(), alpha=-certain)
-        if share:
-            self.grad_hidden.sub_(self.weight.sum(0), alpha=share)
-            self.grad_weight.sub_(self.hidden.float().sum(0), alpha=share)
-        return self.grad_hidden, self.grad_weight
+        if self.grad_hidden is not None:
+            self.grad_hidden.add_(self.weight[self.target], alpha=-certain)
+            if share:
+                self.grad_hidden.sub_(self.weight.sum(0), alpha=share)
+        if self.grad_weight is not None:
+            self.grad_weight.index_add_(0, self.target, self.hidden.float(), alpha=-certain)
+            if share:
+                self.grad_weight.sub_(self.hidden.float().sum(0), alpha=share)
+        if self.grad_bias is not None:
+            ones = torch.ones(len(self.target), device=self.target.device)
+            self.grad_bias.index_add_(0, self.target, ones, alpha=-certain).sub_(share * len(self.target))
+        return self.grad_hidden, self.grad_weight, self.grad_bias
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:

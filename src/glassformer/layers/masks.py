@@ -24,3 +24,8 @@ def slots_mask(slots: Int[Tensor, "R W K"]) -> Bool[Tensor, "R 1 W K*W"]:
 def seen_mask(positions: Int[Tensor, "B Q"], keys: int) -> Bool[Tensor, "B 1 Q K"]:
     """Query at position p of its row may attend to cached keys 0 … p; what lies beyond is not written yet."""
     return (torch.arange(keys, device=positions.device) <= positions[..., None])[:, None]
+
+
+def document_mask(documents: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
+    """Where several documents share a row, a position may attend to those of its own document."""
+    return (documents[:, :, None] == documents[:, None, :])[:, None]

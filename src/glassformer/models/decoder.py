@@ -5,10 +5,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
+from glassformer.layers.masks import document_mask
 from glassformer.layers.rows import RowState
 from glassformer.layers.sites import Tap
 from glassformer.models.assembly import initialize, stack
-from glassformer.models.config import Config
+from glassformer.models.config import Config, Learned, Sinusoidal
 from glassformer.models.heads import Output, language_head
 
 
@@ -39,9 +40,17 @@ class Decoder(nn.Module):
         hidden = self.hidden(ids)
         return Output(self.logits(self.head(hidden)), hidden)
 
-    def hidden(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The last states, which the head turns into logits."""
-        return self.stack(ids, causal=True)
+    def hidden(self, ids: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
+        """The last states, which the head turns into logits.
+
+        A row may hold several documents one after another: `documents` numbers them, growing from left to right. Each
+        is then read as if it stood alone, from position 0 on.
+        """
+        if documents is None:
+            return self.stack(ids, causal=True)
+        absolute = isinstance(self.config.positions, Learned | Sinusoidal)  # other kinds know distances alone
+        positions = _places(documents) if absolute else None
+        return self.stack(ids, document_mask(documents), causal=True, positions=positions)
 
     @torch.no_grad()
     def start(self, rows: int, capacity: int) -> RowState:
@@ -68,3 +77,10 @@ class Decoder(nn.Module):
         step = state.advance(ids.shape[1], lengths)
         held = (ids.shape[1] if step.fresh else step.window, 1)
         return self.stack(ids, causal=step.fresh, positions=step.positions, remember=state.memories(step), held=held)
+
+
+def _places(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """How far each position is from the first of its document."""
+    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = documents.diff(prepend=documents[:, :1] - 1) != 0
+    return places - torch.where(begins, places, 0).cummax(1).values

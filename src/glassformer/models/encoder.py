@@ -1,6 +1,6 @@
 """BERT (Devlin et al. 2019): a stack in which every position sees every other."""
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
@@ -40,8 +40,19 @@ class Encoder(nn.Module):
         default wherever the id is another than `pad_id`."""
         if real is None:
             real = ids != self.config.pad_id
-        hidden = self.stack(ids, padding_mask(real), segments=segments)
+        hidden = self.hidden(ids, segments, real)
         return Output(self.logits(self._read(hidden, real)), hidden)
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "B T"],
+        segments: Int[Tensor, "B T"] | None = None,
+        real: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The last states, which the head reads; arguments as of `forward`."""
+        if real is None:
+            real = ids != self.config.pad_id
+        return self.stack(ids, padding_mask(real), segments=segments)
 
     def _read(self, hidden: Tensor, real: Tensor) -> Tensor:
         if isinstance(self.head, SentenceHead):

@@ -56,7 +56,11 @@ class WordHead(nn.Module):
         self.words = language_head(config, token)
 
     def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        return self.words(self.norm(self.activation(self.dense(hidden))))
+        return self.words(self.features(hidden))
+
+    def features(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """What `words` reads: a loss over a wide vocabulary takes it from here."""
+        return self.norm(self.activation(self.dense(hidden)))
 
 
 class LabelHead(nn.Module):

@@ -8,8 +8,8 @@ from typing import Any
 
 _HOMES = {
     "Cursor": "batches",
-    "PairBatch": "batches",
-    "PairBatches": "batches",
+    "PairBatch": "pairs",
+    "PairBatches": "pairs",
     "Pairs": "corpora",
     "TextPipeline": "pipeline",
     "Tokenizer": "tokenizer",

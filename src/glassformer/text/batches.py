@@ -1,199 +1,108 @@
-"""Batches of sentence pairs: a budget of tokens, little padding, and a place in the data that can be named.
+"""Batches: who goes together, in which order, and a place in the data that can be named.
 
-B is the number of pairs in a batch, S and T its longest source and target.
+An epoch's batches are a pure function of the corpus, the seed and the epoch's number; so is what a batch holds. A
+training that remembers its cursor goes on as if it had never stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from glassformer.errors import InputError
-from glassformer.text.tokenizer import BOS, EOS, PAD
-
-SPLIT_ABOVE = 0.2
-"""The share of padding above which a batch is trained on in parts; batches made in length buckets stay below it."""
-
-PARTS = 5
-"""So many parts, each with an equal share of the squared lengths, leave 15 % of padding in a batch that had half: equal
-numbers of rows would leave 20 %."""
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
+Batch = TypeVar("Batch")
+BatchOut = TypeVar("BatchOut", covariant=True)
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs padded on the right with 0: what the encoder reads, and what the decoder reads and predicts.
+class Batches(Protocol[BatchOut]):
+    """A corpus dealt into batches, anew for every epoch."""
 
-    `source` [B, S] is `x </s>`; `target` [B, T + 1] is `<s> y </s>`: the decoder reads all of it but the last column
-    and predicts all of it but the first. `rows` [B] are the pairs' places in the corpus. All are int64.
-    """
-
-    source: Tensor
-    target: Tensor
-    rows: Tensor
-    n_source_tokens: int
-    n_target_tokens: int
-    pad_id: int = PAD
-
-    @property
-    def padding(self) -> float:
-        """The share of padding among the B × (S + T) places that the encoder and the decoder compute."""
-        places = self.source.numel() + self.target.numel() - self.target.shape[0]
-        return 1 - (self.n_source_tokens + self.n_target_tokens) / places
-
-    def to(self, device: torch.device | str) -> PairBatch:
-        """The same batch on `device`."""
-        source, target, rows = (x.to(device, non_blocking=True) for x in (self.source, self.target, self.rows))
-        return replace(self, source=source, target=target, rows=rows)
-
-    def __len__(self) -> int:
-        return self.source.shape[0]
-
-    def parts(self) -> list[PairBatch]:
-        """The batch itself, or where much of it is padding, its rows by length in a few batches with less of it.
-
-        The summed loss and gradients of the parts are those of the whole; only the work on padding is saved.
-        """
-        if self.padding <= SPLIT_ABOVE or len(self) < PARTS:
-            return [self]
-        source, target = ((ids != self.pad_id).sum(1) for ids in (self.source, self.target))
-        longer = torch.maximum(source, target)
-        order = torch.argsort(longer * 2 * int(longer.max()) + source + target, stable=True)
-        share = longer[order].square().cumsum(0)
-        ends = torch.searchsorted(share, share[-1] * torch.arange(1, PARTS) // PARTS)
-        cut = [rows for rows in order.tensor_split(ends) if len(rows)]
-        return [self._part(rows, source[rows], target[rows]) for rows in cut]
-
-    def _part(self, rows: Tensor, source: Tensor, target: Tensor) -> PairBatch:
-        return replace(
-            self,
-            source=self.source[rows, : int(source.max())],
-            target=self.target[rows, : int(target.max())],
-            rows=self.rows[rows],
-            n_source_tokens=int(source.sum()),
-            n_target_tokens=int(target.sum()) - len(rows),
-        )
-
-
-class PairBatches:
-    """A corpus of encoded pairs, dealt into batches anew for every epoch.
-
-    A batch holds as many pairs as fit into `tokens`: rows × its longest sentence, source `x </s>` or target `y </s>`,
-    is at most that. With `bucket`, pairs of like lengths go together and the batches come in random order; without,
-    pairs come in random order. An epoch has every pair exactly once and depends on `seed` and its number alone, not
-    on what was read before.
-
-    Raises `InputError` when there are no pairs, or a sentence alone is longer than the budget.
-    """
-
-    def __init__(
-        self,
-        source_ids: Sequence[Sequence[int]],
-        target_ids: Sequence[Sequence[int]],
-        *,
-        tokens: int,
-        seed: int = 0,
-        bucket: bool = True,
-    ):
-        if len(source_ids) != len(target_ids):
-            raise InputError(f"pairs need as many sources as targets, got {len(source_ids)} and {len(target_ids)}.")
-        if not source_ids:
-            raise InputError("there are no pairs to make batches of; check the data files.")
-        if seed < 0:
-            raise InputError(f"'seed' must be at least 0, got {seed}.")
-        self.tokens, self.seed, self.bucket = tokens, seed, bucket
-        self._source = _Ragged(source_ids, before=[], after=[EOS])
-        self._target = _Ragged(target_ids, before=[BOS], after=[EOS])
-        self.source_lengths = self._source.lengths
-        self.target_lengths = self._target.lengths - 1
-        longest = np.maximum(self.source_lengths, self.target_lengths)
-        if longest.max() > tokens:
-            row = int(longest.argmax())
-            raise InputError(
-                f"pair {row + 1} has a sentence of {longest[row]} tokens (its end counted), more than the batch budget "
-                f"of {tokens}: raise 'batch_tokens' or leave the pair out."
-            )
-        self._longest = longest
-
-    def __len__(self) -> int:
-        return len(self.source_lengths)
-
-    @property
-    def n_source_tokens(self) -> int:
-        """Unpadded source tokens of an epoch, `</s>` counted."""
-        return int(self.source_lengths.sum())
-
-    @property
-    def n_target_tokens(self) -> int:
-        """Unpadded target tokens of an epoch, `</s>` counted and `<s>` not: as many as are predicted."""
-        return int(self.target_lengths.sum())
-
+    def __len__(self) -> int: ...
     def epoch(self, number: int) -> list[Rows]:
-        """The batches of an epoch, as rows of the corpus: a pure function of the corpus, the seed and `number`."""
-        random = np.random.default_rng([self.seed, number])
-        order = random.permutation(len(self))
-        if self.bucket:
-            # Every other target length runs through its source lengths backwards: a batch that spans two target
-            # lengths then has neighbours in source length too.
-            target = self.target_lengths[order]
-            snake = np.where(target % 2 == 0, self.source_lengths[order], -self.source_lengths[order])
-            order = order[np.lexsort((snake, target))]
-        batches = self._cut(order)
-        return [batches[i] for i in random.permutation(len(batches))] if self.bucket else batches
+        """The batches of an epoch, as rows of the corpus."""
 
-    def _cut(self, order: Rows) -> list[Rows]:
-        starts, width, first = [], 0, 0
-        for i, length in enumerate(self._longest[order].tolist()):
-            widened = length if length > width else width
-            if (i - first + 1) * widened > self.tokens:
-                starts.append(i)
-                first, width = i, length
-            else:
-                width = widened
-        return np.split(order, starts)
+    def batch(self, rows: Rows, epoch: int = 0) -> BatchOut:
+        """These rows as tensors."""
 
-    def batch(self, rows: Sequence[int] | Rows) -> PairBatch:
-        """These pairs of the corpus, padded to the longest among them."""
-        rows = np.asarray(rows, dtype=np.int64)
-        return PairBatch(
-            source=torch.from_numpy(self._source.padded(rows)),
-            target=torch.from_numpy(self._target.padded(rows)),
-            rows=torch.from_numpy(rows),
-            n_source_tokens=int(self.source_lengths[rows].sum()),
-            n_target_tokens=int(self.target_lengths[rows].sum()),
-        )
+    def once(self) -> Iterator[BatchOut]:
+        """Everything once, always the same: for evaluation."""
+
+    def restore(self, state: Mapping[str, int]) -> Any:
+        """The cursor whose `state()` this is."""
 
     def padding(self, number: int = 0) -> float:
         """The share of padding among all places that an epoch's batches compute."""
-        places = sum(
-            len(rows) * int(self.source_lengths[rows].max() + self.target_lengths[rows].max())
-            for rows in self.epoch(number)
-        )
-        return 1 - (self.n_source_tokens + self.n_target_tokens) / places
 
-    def once(self) -> Iterator[PairBatch]:
-        """Every pair once, in epoch 0's order: for evaluation."""
+
+class Examples(Protocol[BatchOut]):
+    """What `ExampleBatches` deals: texts with what is to be learnt of them. Both methods are pure functions."""
+
+    def lengths(self, epoch: int) -> Rows:
+        """Tokens of every example in an epoch."""
+
+    def batch(self, rows: Rows, epoch: int) -> BatchOut:
+        """These examples as tensors."""
+
+
+class ExampleBatches(Generic[Batch]):
+    """Examples in batches of rows × longest ≤ `tokens`, those of like length together, the batches in random order.
+
+    An epoch has every example once, and depends on `seed` and its number alone. Raises `InputError` where there is no
+    example, or one is longer than the budget.
+    """
+
+    def __init__(self, examples: Examples[Batch], *, tokens: int, seed: int = 0) -> None:
+        lengths = examples.lengths(0)
+        if not len(lengths):
+            raise InputError("there are no examples to make batches of; check the data files.")
+        if seed < 0:
+            raise InputError(f"'seed' must be at least 0, got {seed}.")
+        if lengths.max() > tokens:
+            row = int(lengths.argmax())
+            raise InputError(
+                f"example {row + 1} has {lengths[row]} tokens, more than the batch budget of {tokens}: raise "
+                "'training.batch_tokens'."
+            )
+        self.examples, self.tokens, self.seed = examples, tokens, seed
+
+    def __len__(self) -> int:
+        return len(self.examples.lengths(0))
+
+    def epoch(self, number: int) -> list[Rows]:
+        """See `Batches.epoch`."""
+        random = np.random.default_rng([self.seed, number])
+        lengths = self.examples.lengths(number)
+        order = random.permutation(len(lengths))
+        batches = cut(order[np.argsort(lengths[order], kind="stable")], lengths, self.tokens)
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def batch(self, rows: Rows, epoch: int = 0) -> Batch:
+        """See `Batches.batch`."""
+        return self.examples.batch(np.asarray(rows, dtype=np.int64), epoch)
+
+    def once(self) -> Iterator[Batch]:
+        """See `Batches.once`."""
         return (self.batch(rows) for rows in self.epoch(0))
 
-    def cursor(self, epoch: int = 0, index: int = 0) -> Cursor:
-        """An endless iterator of batches that starts at batch `index` of `epoch`; nothing before it is read."""
-        return Cursor(self, epoch, index)
+    def padding(self, number: int = 0) -> float:
+        """See `Batches.padding`."""
+        lengths = self.examples.lengths(number)
+        places = sum(len(rows) * int(lengths[rows].max()) for rows in self.epoch(number))
+        return 1 - int(lengths.sum()) / places
 
-    def restore(self, state: Mapping[str, int]) -> Cursor:
-        """The cursor whose `state()` this is."""
+    def restore(self, state: Mapping[str, int]) -> Cursor[Batch]:
+        """See `Batches.restore`."""
         return Cursor(self, state["epoch"], state["index"])
 
 
-class Cursor:
+class Cursor(Generic[Batch]):
     """A place in the endless sequence of batches: `next(cursor)` gives the batch there and goes on to the next."""
 
-    def __init__(self, batches: PairBatches, epoch: int, index: int):
+    def __init__(self, batches: Batches[Batch], epoch: int, index: int):
         if epoch < 0 or index < 0:
             raise InputError(f"a cursor needs epoch and index of at least 0, got {epoch} and {index}.")
         self._batches = batches
@@ -206,17 +115,17 @@ class Cursor:
                 "tokenizer or 'batch_tokens' are not those that it was made with."
             )
 
-    def __iter__(self) -> Cursor:
+    def __iter__(self) -> Cursor[Batch]:
         return self
 
-    def __next__(self) -> PairBatch:
+    def __next__(self) -> Batch:
         self._settle()
         rows = self._plan[self._index]
         self._index += 1
-        return self._batches.batch(rows)
+        return self._batches.batch(rows, self._epoch)
 
     def state(self) -> dict[str, int]:
-        """`{"epoch": …, "index": …}` of the batch that comes next: give it to `PairBatches.restore`."""
+        """`{"epoch": …, "index": …}` of the batch that comes next: give it to `restore` of the same batches."""
         self._settle()
         return {"epoch": self._epoch, "index": self._index}
 
@@ -227,20 +136,33 @@ class Cursor:
             self._plan = self._batches.epoch(self._epoch)
 
 
-class _Ragged:
+class Ragged:
     """Sequences of different lengths in one flat array, so that padding a batch is one gather."""
 
-    def __init__(self, sequences: Sequence[Sequence[int]], before: list[int], after: list[int]):
+    def __init__(self, sequences: Sequence[Sequence[int]], before: Sequence[int] = (), after: Sequence[int] = ()):
         extra = len(before) + len(after)
         self.lengths: Rows = np.fromiter((len(ids) + extra for ids in sequences), np.int64, len(sequences))
         self.starts: Rows = np.cumsum(self.lengths) - self.lengths
         flat = (i for ids in sequences for part in (before, ids, after) for i in part)
         self.flat: Rows = np.fromiter(flat, np.int64, int(self.lengths.sum()))
 
-    def padded(self, rows: Rows) -> Rows:
-        """[B, longest] int64, padded on the right."""
+    def padded(self, rows: Rows, pad: int) -> Rows:
+        """[B, longest] int64, padded on the right with `pad`."""
         lengths = self.lengths[rows]
         columns = np.arange(int(lengths.max()))
         real = columns < lengths[:, None]
         places = np.where(real, self.starts[rows][:, None] + columns, 0)
-        return np.where(real, self.flat[places], PAD)
+        return np.where(real, self.flat[places], pad)
+
+
+def cut(order: Rows, lengths: Rows, tokens: int) -> list[Rows]:
+    """Rows in this order, cut where rows × longest would exceed `tokens`."""
+    starts, width, first = [], 0, 0
+    for i, length in enumerate(lengths[order].tolist()):
+        widened = length if length > width else width
+        if (i - first + 1) * widened > tokens:
+            starts.append(i)
+            first, width = i, length
+        else:
+            width = widened
+    return np.split(order, starts)

@@ -1,24 +1,17 @@
-"""Parallel corpora: two aligned files, one TSV, or one file of JSON Lines.
-
-Lines end at a newline, and only there, so that other programs count them alike. Every error names file and line.
-"""
+"""Parallel corpora: two aligned files, or two columns of a TSV, of JSON Lines, or of a data set of the Hub."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glassformer.errors import InputError, did_you_mean
-
-ROOTS = (
-    "Data files are looked for under --data-root, else under the folder in GLASSFORMER_DATA, else under data/; "
-    "docs/data.md says which files each recipe needs and where they come from."
-)
+from glassformer.errors import InputError
+from glassformer.text.columns import HUB, has_columns, read_columns
+from glassformer.text.columns import decode_lines as decode_lines
+from glassformer.text.columns import read_lines as read_lines
 
 
 @dataclass(frozen=True)
@@ -42,9 +35,12 @@ class Pairs:
 def resolve(path: str | Path, data_root: str | Path | None = None) -> Path:
     """Where a recipe's `path` (a file, or the prefix of aligned files) lies.
 
-    An absolute path stays. Else it is taken from `data_root`, or from the folder in the environment variable
-    GLASSFORMER_DATA, or from `data/`; what is not there but in the working folder is taken from here.
+    An absolute path stays, and so does `hub:NAME`. Else it is taken from `data_root`, or from the folder in the
+    environment variable GLASSFORMER_DATA, or from `data/`; what is not there but in the working folder is taken from
+    here.
     """
+    if str(path).startswith(HUB):
+        return Path(path)
     path = Path(path).expanduser()
     if path.is_absolute():
         return path
@@ -63,8 +59,9 @@ def read_pairs(
     """Read a corpus.
 
     `path` is a prefix P of two files aligned by line, `P.{source}` and `P.{target}`; or a `.tsv` file, with `fields`
-    two names from its first line, or two column numbers from 1 (then the first line is data); or a `.jsonl` file, with
-    `fields` two keys. Without `fields`, `source` and `target` themselves are the names.
+    two names from its first line, or two column numbers from 1 (then the first line is data); or a `.jsonl` file or
+    `hub:NAME[:CONFIG][:SPLIT]` (see `columns.read_columns`), with `fields` two keys. Without `fields`, `source` and
+    `target` themselves are the names.
 
     Pairs with an empty side teach nothing: they are dropped with a warning that counts them, unless `drop_empty` is
     off (to evaluate and to translate, where every line counts).
@@ -72,48 +69,16 @@ def read_pairs(
     Raises `InputError` for a missing, empty or undecodable file, files of unequal length, and broken lines.
     """
     path = Path(path)
-    if path.suffix in (".tsv", ".jsonl"):
+    if has_columns(path):
         names = [str(name) for name in fields] if fields is not None else [source, target]
         if len(names) != 2:
             raise InputError(f"'fields' must name two columns of {path}, source and target; got {names}.")
-        read = _read_tsv if path.suffix == ".tsv" else _read_jsonl
-        sources, targets = read(path, names)
+        sources, targets = read_columns(path, names)
         origin = str(path)
     else:
         sources, targets = _read_aligned(path, source, target, fields)
         origin = f"{path}.{{{source},{target}}}"
     return _without_empty(Pairs(sources, targets, origin)) if drop_empty else Pairs(sources, targets, origin)
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, without line ends (`\\n` or `\\r\\n`) and byte order mark.
-
-    Raises `InputError` if the file is missing, empty, or not UTF-8 (with the line).
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file. {ROOTS}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}. {ROOTS}") from None
-    if not data.strip():
-        raise InputError(f"{path}: the file is empty; it must hold one sentence a line.")
-    return decode_lines(data, str(path))
-
-
-def decode_lines(data: bytes, where: str) -> list[str]:
-    """Bytes to lines; `where` names the file in the error for bytes that are not UTF-8."""
-    try:
-        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        bad = error.object[error.start : error.start + 1].hex()
-        raise InputError(f"{where}:{line}: the byte 0x{bad} is not UTF-8 text; convert the file to UTF-8.") from None
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
 
 
 def _read_aligned(
@@ -134,66 +99,6 @@ def _read_aligned(
             f"{len(count)}. Both files must be aligned line by line."
         )
     return sources, targets
-
-
-def _read_tsv(path: Path, fields: list[str]) -> tuple[list[str], list[str]]:
-    rows = [line.split("\t") for line in read_lines(path)]
-    numbers = [int(name) for name in fields if re.fullmatch("-?[0-9]+", name)]
-    if len(numbers) == 2:
-        first, names = 1, [f"column {number}" for number in numbers]
-        if min(numbers) < 1:
-            raise InputError(f"'fields': columns are counted from 1, got {numbers}.")
-        places = [number - 1 for number in numbers]
-    else:
-        first, names = 2, fields
-        places = [_place(path, rows[0], name) for name in names]
-        rows = rows[1:]
-        if not rows:
-            raise InputError(f"{path}: there is nothing below the line of column names.")
-    for number, row in enumerate(rows, first):
-        if len(row) <= max(places):
-            raise InputError(
-                f"{path}:{number}: expected {' and '.join(names)}, but this line has {len(row)} column(s) between tabs."
-            )
-    return [row[places[0]] for row in rows], [row[places[1]] for row in rows]
-
-
-def _place(path: Path, header: list[str], name: str) -> int:
-    if name not in header:
-        raise InputError(
-            f"{path}:1: there is no column '{name}', only {', '.join(map(repr, header))}.{did_you_mean(name, header)} "
-            "Name two columns with 'fields', or give their numbers (from 1) if the file has no line of names."
-        )
-    return header.index(name)
-
-
-def _read_jsonl(path: Path, fields: list[str]) -> tuple[list[str], list[str]]:
-    columns: tuple[list[str], list[str]] = ([], [])
-    for number, line in enumerate(read_lines(path), 1):
-        where = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{where}: not a JSON object ({error}); JSON Lines has one object a line.") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: must be a JSON object with the keys {fields}, got {line[:40]}.")
-        for column, name in zip(columns, fields, strict=True):
-            column.append(_text(record, name, where))
-    return columns
-
-
-def _text(record: dict[str, object], name: str, where: str) -> str:
-    if name not in record:
-        raise InputError(
-            f"{where}: there is no key '{name}', only {', '.join(map(repr, record))}.{did_you_mean(name, record)} "
-            "Name two keys with 'fields'."
-        )
-    value = record[name]
-    if not isinstance(value, str):
-        raise InputError(f"{where}: '{name}' must be text, got {json.dumps(value)[:40]}.")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InputError(f"{where}: '{name}' holds half a surrogate pair (\\ud800 to \\udfff), which is no text.")
-    return value
 
 
 def _without_empty(pairs: Pairs) -> Pairs:

@@ -6,12 +6,10 @@ unknown. Those of pretrained models keep the ids that they have; `text/pretraine
 
 from __future__ import annotations
 
-import codecs
-import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,6 +17,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from glassformer.errors import InputError, did_you_mean
+from glassformer.text.encodings import SPACE, Frame, frame_of, ranges_of
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
@@ -108,7 +107,77 @@ class Tokenizer:
         """Two texts in one framed sequence: its ids, and for each the segment (token type) that it belongs to."""
         with self._reading(read_specials):
             encoding = self._backend.encode(text, second, add_special_tokens=True)
-        return (encoding.ids, encoding.type_ids) if read_specials else self._plain(encoding)
+        if read_specials:
+            return encoding.ids, encoding.type_ids
+        ids, places = self._plain(encoding)
+        segments = encoding.type_ids
+        return ids, [segments[place] for place in places]
+
+    def encode_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of `text`, those of `encode(text)`, and for each the range [start, end) of characters it stands for.
+
+        Ranges never go backwards. White space at the ends of a token is not part of its range, unless it is all that
+        the token has. Tokens that share a character (its bytes) all have it; a run of SentencePiece's byte tokens, and
+        the tokens that spell a special token, have the range of the whole. The mark of a word's beginning, where it
+        stands for nothing in the text, has an empty range. An accent that the tokenizer strips is in the range of the
+        letter that carries it.
+        """
+        return self.encode_spans_all([text])[0]
+
+    def encode_spans_all(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """`encode_spans` for many texts at once, in parallel."""
+        with self._reading(specials=False):
+            encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        results = []
+        for text, encoding in zip(texts, encodings, strict=True):
+            ids, places = self._plain(encoding)
+            ranges = ranges_of(text, encoding)
+            results.append((ids, [ranges[place] for place in places]))
+        return results
+
+    def frame(self, ids: Sequence[int]) -> list[int]:
+        """Already encoded text in the model's frame: `frame(encode(text))` is `encode(text, frame=True)`.
+
+        A tokenizer that puts nothing around a text but has the tokens gives [CLS] ids [SEP]. Raises `InputError` where
+        there is neither.
+        """
+        (before, after), _ = self._frame_of_one
+        return [*(i for i, _ in before), *ids, *(i for i, _ in after)]
+
+    def frame_pair(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Two already encoded texts in the model's frame, and for each id its segment: what `encode_pair` gives for
+        the texts; in BERT (Devlin 2018) [CLS] first [SEP] second [SEP], of the segments 0 0 0 1 1.
+
+        Raises `InputError` where the vocabulary has no [CLS] and [SEP] (`cls` and `sep` in `specials`).
+        """
+        around, segments = self._frame_of_two
+        parts = [around[0]]
+        for ids, segment, after in zip((first, second), segments, around[1:], strict=True):
+            parts += [[(i, segment) for i in ids], after]
+        flat = [pair for part in parts for pair in part]
+        return [i for i, _ in flat], [segment for _, segment in flat]
+
+    @cached_property
+    def _frame_of_one(self) -> Frame:
+        with self._reading(specials=False):
+            own = frame_of(self._backend.encode("a", add_special_tokens=True), 1)
+        return own or self._bert_frame([0])
+
+    @cached_property
+    def _frame_of_two(self) -> Frame:
+        usual = self._bert_frame([0, 1])
+        with self._reading(specials=False):
+            own = frame_of(self._backend.encode("a", "a", add_special_tokens=True), 2)
+        return own or usual
+
+    def _bert_frame(self, segments: list[int]) -> Frame:
+        """[CLS] first [SEP] second [SEP], for as many texts as there are segments."""
+        if self.cls_id is None or self.sep_id is None:
+            raise InputError(
+                "this tokenizer has no tokens [CLS] and [SEP] (or <s> and </s>, in models that fill masks) to frame "
+                "texts with; tokens of other names are given as 'cls' and 'sep' in 'specials'."
+            )
+        return [[(self.cls_id, 0)], *([(self.sep_id, segment)] for segment in segments)], segments
 
     @contextmanager
     def _reading(self, specials: bool) -> Iterator[None]:
@@ -120,19 +189,20 @@ class Tokenizer:
             except TypeError as error:
                 raise InputError(f"a text must be a valid Unicode string, without lone surrogates ({error}).") from None
 
-    def _plain(self, encoding: Any) -> tuple[list[int], list[int]]:
-        """Ids and segments in which a special token that the *text* spelled is spelled by other tokens: the model's
-        vocabulary holds it too, so the model may find it there. In our own tokenizers it becomes `<unk>`."""
-        ids, segments = encoding.ids, encoding.type_ids
+    def _plain(self, encoding: Any) -> tuple[list[int], Sequence[int]]:
+        """Ids in which a special token that the *text* spelled is spelled by other tokens: the model's vocabulary holds
+        it too, so the model may find it there; in our own tokenizers it becomes `<unk>`. And for each id the place in
+        `encoding` of the token that it comes from."""
+        ids = encoding.ids
         if self._never.isdisjoint(ids):
-            return ids, segments
+            return ids, range(len(ids))
         framed = encoding.special_tokens_mask
         found = [i in self._never and not part for i, part in zip(ids, framed, strict=True)]
         if not any(found):
-            return ids, segments
+            return ids, range(len(ids))
         pieces = [self._spelled(i) if again else [i] for i, again in zip(ids, found, strict=True)]
-        wide = [segment for piece, segment in zip(pieces, segments, strict=True) for _ in piece]
-        return [i for piece in pieces for i in piece], wide
+        places = [place for place, piece in enumerate(pieces) for _ in piece]
+        return [i for piece in pieces for i in piece], places
 
     def _spelled(self, special: int) -> list[int]:
         """Ordinary ids for the text of a special token: of its first character, and of the rest."""
@@ -258,49 +328,6 @@ class Tokenizer:
         return f"Tokenizer({self.kind}, {self.vocab_size} tokens)"
 
 
-class TextStream:
-    """Decodes ids as they come. What `push` and `finish` return, joined, is `tokenizer.decode` of all ids.
-
-    `push` returns the new text that no later id can change: nothing of a character before all its bytes are there.
-    The work per id does not grow with the length of the text. Some decoders give their text later: byte tokens
-    (`<0xE2>`, of SentencePiece) wait for the first token that is none, since an invalid byte changes what its
-    neighbours show; and a decoder that this class does not know gives all of its text at `finish`.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, *, skip_specials: bool = True):
-        self._tokenizer = tokenizer
-        self._hidden = tokenizer._hidden if skip_specials else frozenset()
-        self._way = _way_of_decoding(tokenizer._backend.decoder)
-        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
-        self._context: list[int] = []  # the last id that was given out: decoders treat a first token otherwise
-        self._held: list[int] = []
-
-    def push(self, id: int) -> str:
-        """Take the next id; return the text that is final now and was not before, often `""`."""
-        id = int(id)
-        token = None if id < 0 or id in self._hidden else self._tokenizer._backend.id_to_token(id)
-        if not token:
-            return ""
-        if self._way == "bytes":
-            return self._bytes.decode(_token_bytes(token))
-        self._held.append(id)
-        waits = self._way == "whole" or (self._way == "fallback" and len(token) == 6 and token.startswith("<0x"))
-        return "" if waits else self._give()
-
-    def finish(self) -> str:
-        """The text that was still held back; the stream then begins anew."""
-        text = self._give() + self._bytes.decode(b"", final=True)
-        self._context = []
-        return text
-
-    def _give(self) -> str:
-        """The text of the ids that are held."""
-        before = self._tokenizer.decode(self._context, skip_specials=False)
-        text = self._tokenizer.decode(self._context + self._held, skip_specials=False)
-        self._context, self._held = self._held[-1:] or self._context, []
-        return text[len(before) :]
-
-
 def _is_own(backend: tokenizers.Tokenizer) -> bool:
     """Whether a tokenizer is ours: its first four ids are. Raises `InputError` when three are: it was changed."""
     if backend.post_processor is not None or not isinstance(backend.model, (models.BPE, models.WordLevel)):
@@ -331,48 +358,6 @@ def _roles(backend: tokenizers.Tokenizer, given: Mapping[str, str]) -> dict[str,
     return {role: names[0] for role, names in has.items() if names} | dict(given)
 
 
-def _way_of_decoding(decoder: Any) -> Literal["bytes", "fallback", "window", "whole"]:
-    """How ids can be decoded one by one: by their bytes; each beside the one before it (`window`; `fallback`: runs of
-    byte tokens at once); or only all together."""
-    if decoder is None:
-        return "window"
-    parts = _flat(json.loads(decoder.__getstate__()))
-    kinds = [part["type"] for part in parts]
-    if kinds == ["ByteLevel"]:
-        return "bytes"
-    fused = kinds.index("Fuse") if "Fuse" in kinds else len(kinds)
-    for place, part in enumerate(parts):
-        alone = part["type"] in ("Metaspace", "WordPiece", "BPEDecoder", "ByteFallback", "Fuse")
-        each = part["type"] in ("Replace", "Strip") and place < fused
-        first = part["type"] == "Strip" and part["start"] <= 1 and part["stop"] == 0
-        if not (alone or each or first):
-            return "whole"
-    return "fallback" if "ByteFallback" in kinds else "window"
-
-
-def _flat(decoder: dict[str, Any]) -> list[dict[str, Any]]:
-    if decoder["type"] != "Sequence":
-        return [decoder]
-    return [part for inner in decoder["decoders"] for part in _flat(inner)]
-
-
-def _token_bytes(token: str) -> bytes:
-    """The bytes that a byte-level token writes as letters; a token with other characters stands for itself."""
-    letters = _byte_letters()
-    try:
-        return bytes(letters[letter] for letter in token)
-    except KeyError:
-        return token.encode()
-
-
-@cache
-def _byte_letters() -> dict[str, int]:
-    """GPT-2's alphabet: a byte that prints is its own letter, the others follow from U+0100 on."""
-    printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printed]
-    return {chr(byte): byte for byte in printed} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
 def _parts(kind: Kind, vocab_size: int, min_frequency: int) -> tuple[tokenizers.Tokenizer, Any]:
     """An untrained tokenizer of this kind and the trainer for it."""
     common: dict[str, Any] = {
@@ -385,11 +370,11 @@ def _parts(kind: Kind, vocab_size: int, min_frequency: int) -> tuple[tokenizers.
         backend = tokenizers.Tokenizer(models.BPE(unk_token=SPECIALS[UNK]))
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always"),
+                pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always"),
                 pre_tokenizers.Split(Regex(_PUNCTUATION), behavior="isolated"),
             ]
         )
-        backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+        backend.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
         return backend, trainers.BpeTrainer(limit_alphabet=vocab_size - len(SPECIALS), **common)
     backend = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIALS[UNK]))
     if kind == "word":

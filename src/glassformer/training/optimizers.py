@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
 from glassformer.training.muon import Muon
+from glassformer.training.precision import pick_precision
 from glassformer.training.recipes import Training
 
 
-def build_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """The optimizer of a recipe over a network's parameters, fused into one kernel where the device has it.
+def build_optimizer(
+    network: nn.Module, settings: Training, factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer of a recipe over a network's trained parameters, fused into one kernel where the device has it.
 
-    `weight_decay` falls on matrices alone, not on biases and gains (with "adam" it is the gradient's L2 term, with
-    "adamw" decoupled: Loshchilov and Hutter 2019). "muon" is Muon on the matrices of dense layers between embeddings
-    and head, and AdamW on the rest.
+    `factors` multiply the learning rate, by the parameter's name; 1 where a name is not there. `weight_decay` falls on
+    matrices alone, not on biases and gains (with "adam" it is the gradient's L2 term, with "adamw" decoupled:
+    Loshchilov and Hutter 2019). "muon" is Muon on the matrices of dense layers between embeddings and head, its rate
+    `muon_rate` times the others', and AdamW on the rest, low-rank matrices included. It computes in bf16 where the
+    training does.
+
+    Raises `InputError` where every parameter is frozen.
     """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    groups = _groups(network, settings, factors or {})
+    if not any(groups.values()):
+        raise InputError("there is nothing to train: every parameter is frozen. Freeze less ('finetune.freeze').")
+    inner, others = groups["inner"], [*groups["matrices"], *groups["vectors"]]
+    devices = {parameter.device for group in [*inner, *others] for parameter in group["params"]}
+    fused = all(device.type in ("cpu", "cuda") for device in devices)
     if settings.optimizer == "muon":
-        inner = _inner_matrices(network)
-        groups[0]["params"] = [parameter for parameter in matrices if parameter not in inner]
+        precision = pick_precision(settings.precision, min(devices, key=str))
         return Muon(
-            [parameter for parameter in matrices if parameter in inner],
-            [group for group in groups if group["params"]],
+            inner,
+            others,
             lr=settings.learning_rate,
             betas=settings.betas,
             eps=settings.eps,
-            weight_decay=settings.weight_decay,
             fused=fused,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
         )
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(
-        [group for group in groups if group["params"]],
+        others,
         lr=settings.learning_rate,
         betas=(settings.betas[0], settings.betas[1]),
         eps=settings.eps,
@@ -46,17 +54,41 @@ def build_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optim
     )
 
 
+def _groups(network: nn.Module, settings: Training, factors: Mapping[str, float]) -> dict[str, list[dict[str, Any]]]:
+    """Trained parameters by what is done to them, a group for each factor, the largest factor first."""
+    inner = _inner_matrices(network) if settings.optimizer == "muon" else set()
+    muon_rate = float(getattr(settings, "muon_rate", 1.0))
+    found: dict[str, dict[float, dict[str, Any]]] = {"inner": {}, "matrices": {}, "vectors": {}}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        kind = "inner" if parameter in inner else "matrices" if parameter.ndim >= 2 else "vectors"
+        factor = factors.get(name, 1.0) * (muon_rate if kind == "inner" else 1.0)
+        group = {
+            "params": [],
+            "weight_decay": 0.0 if kind == "vectors" else settings.weight_decay,
+            "factor": factor,
+            "lr": settings.learning_rate * factor,
+        }
+        found[kind].setdefault(factor, group)["params"].append(parameter)
+    return {kind: [found[kind][factor] for factor in sorted(found[kind], reverse=True)] for kind in found}
+
+
 def _inner_matrices(network: nn.Module) -> set[Tensor]:
-    """Weights of dense layers, without the head and whatever shares an embedding."""
+    """Weights of dense layers, without those of head and pooler and whatever shares an embedding."""
     outer = {module.weight for module in network.modules() if isinstance(module, nn.Embedding)}
-    dense = (module for name, module in network.named_modules() if name != "head" and isinstance(module, nn.Linear))
-    return {module.weight for module in dense} - outer
+    dense = {
+        module.weight
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name.partition(".")[0] not in ("head", "pooler")
+    }
+    return dense - outer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step, for all parameters."""
+    """The rate of the next step, for all parameters, times the factor of each group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("factor", 1.0)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
@@ -71,11 +103,16 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> d
 def fill_optimizer(
     optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, Tensor], where: str
 ) -> None:
-    """Give an optimizer back what `optimizer_tensors` took. `InputError` where a tensor belongs to no parameter."""
+    """Give an optimizer back what `optimizer_tensors` took.
+
+    `InputError` where a tensor belongs to no parameter, or to one that is frozen.
+    """
     parameters = dict(network.named_parameters())
+    trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     for key, tensor in tensors.items():
         name, _, field = key.rpartition("/")
         if name not in parameters:
             raise InputError(f"{where}: '{key}' belongs to no parameter of the network.")
-        device = parameters[name].device
-        optimizer.state[parameters[name]][field] = tensor.to(device)
+        if parameters[name] not in trained:
+            raise InputError(f"{where}: '{key}' belongs to a frozen parameter: it was trained when this was saved.")
+        optimizer.state[parameters[name]][field] = tensor.to(parameters[name].device)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from glassformer.errors import InputError
-from glassformer.text.batches import PairBatches
 from glassformer.text.corpora import Pairs, read_pairs, resolve
 from glassformer.text.dates import Split, dates_corpus
+from glassformer.text.pairs import PairBatches
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
 from glassformer.training.recipes import Data, Recipe

@@ -17,7 +17,8 @@ from torch import nn
 
 from glassformer.errors import InputError
 from glassformer.tasks.objectives import Loss
-from glassformer.text.batches import Cursor, PairBatches
+from glassformer.text.batches import Cursor
+from glassformer.text.pairs import PairBatches
 from glassformer.training.display import Display, duration
 from glassformer.training.gradients import Objective, accumulate, clip_gradients
 from glassformer.training.logs import Log

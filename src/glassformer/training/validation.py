@@ -12,8 +12,8 @@ from torch import nn
 
 from glassformer.tasks.evaluation import evaluate
 from glassformer.tasks.model import Model
-from glassformer.text.batches import PairBatches
 from glassformer.text.corpora import Pairs
+from glassformer.text.pairs import PairBatches
 from glassformer.training.gradients import Objective, add_sums
 from glassformer.training.precision import autocast
 from glassformer.training.recipes import Evaluation
