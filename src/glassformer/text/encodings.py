@@ -25,8 +25,8 @@ def ranges_of(text: str, encoding: Any) -> list[tuple[int, int]]:
         elif piece.strip():
             start, end = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
         ranges.append((start, end))
-    following = [start for start, _ in ranges[1:]] + [len(text)]
-    for place, ((start, end), limit) in enumerate(zip(ranges, following, strict=True)):
+    limits = [*(start for start, _ in ranges), len(text)][1:]
+    for place, ((start, end), limit) in enumerate(zip(ranges, limits, strict=True)):
         while start < end < limit and unicodedata.combining(text[end]):
             end += 1
         ranges[place] = start, end
