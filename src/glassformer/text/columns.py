@@ -19,6 +19,7 @@ ROOTS = (
     "docs/data.md says which files each recipe needs and where they come from."
 )
 HUB = "hub:"
+_BOM = b"\xef\xbb\xbf"
 _EXTRA = "pip install 'glassformer[datasets]'"
 
 
@@ -61,14 +62,14 @@ def _read_bytes(path: Path, holds: str) -> bytes:
         raise InputError(f"{path}: there is no such file. {ROOTS}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}. {ROOTS}") from None
-    if not data.strip():
+    if not data.removeprefix(_BOM).strip():
         raise InputError(f"{path}: the file is empty; it must hold {holds}.")
     return data
 
 
 def _decode(data: bytes, where: str) -> str:
     try:
-        return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+        return data.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         bad = error.object[error.start : error.start + 1].hex()
@@ -152,7 +153,7 @@ def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
 
 def _read_tsv(path: Path, fields: list[str]) -> list[list[str]]:
     rows = [line.split("\t") for line in read_lines(path)]
-    if all(re.fullmatch("-?[0-9]+", name) for name in fields):
+    if all(re.fullmatch("-?[0-9]{1,9}", name) for name in fields):
         numbers = [int(name) for name in fields]
         first, names = 1, [f"column {number}" for number in numbers]
         if min(numbers) < 1:
@@ -189,7 +190,7 @@ def _read_jsonl(path: Path, having: str) -> list[tuple[str, dict[str, Any]]]:
         where = f"{path}:{number}"
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of too many digits is a bare ValueError
             raise InputError(f"{where}: not a JSON object ({error}); JSON Lines has one object a line.") from None
         if not isinstance(record, dict):
             raise InputError(f"{where}: must be a JSON object{having}, got {line[:40]}.")

@@ -155,15 +155,16 @@ def _read(path: str | Path) -> Iterator[_Raw]:
 
 
 def _read_squad(path: Path) -> Iterator[_Raw]:
+    text = read_text(path, "a JSON object with the key 'data', as SQuAD has it")
     try:
-        document = json.loads(read_text(path, "a JSON object with the key 'data', as SQuAD has it"))
+        document = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg}). The file must be SQuAD's JSON; name a file "
             "of JSON Lines .jsonl."
         ) from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply; the file must be SQuAD's JSON.") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, or nested too deeply
+        raise InputError(f"{path}: cannot be read ({error}); the file must be SQuAD's JSON.") from None
     for place, article in _objects(document, "data", str(path)):
         title = _title(article, place)
         for inner, paragraph in _objects(article, "paragraphs", place):
@@ -214,10 +215,14 @@ def _answer(item: Any, where: str) -> tuple[str, int | None]:
     if isinstance(item, str):
         item = {"text": item}
     if not isinstance(item, dict):
-        raise InputError(f"{where}: an answer must be a text, or an object with 'text', got {json.dumps(item)[:40]}.")
+        raise InputError(
+            f"{where}: an answer must be a text, or an object with 'text', got {json.dumps(item, default=str)[:40]}."
+        )
     start = item.get("answer_start", item.get("start"))
     if start is not None and (not isinstance(start, int) or isinstance(start, bool)):
-        raise InputError(f"{where}: an answer's start must be a number of characters, got {json.dumps(start)[:40]}.")
+        raise InputError(
+            f"{where}: an answer's start must be a number of characters, got {json.dumps(start, default=str)[:40]}."
+        )
     return text_of(item, "text", where), start
 
 
