@@ -28,6 +28,8 @@ def linear_cross_entropy(
     loss = (1 - ε) · -log p(target) + ε / V · Σ_v -log p(v), with p = softmax(hidden · weightᵀ + bias) (label smoothing:
     Szegedy et al. 2016, section 7). Only the loss has a gradient.
     """
+    if not torch.is_grad_enabled():  # a parameter would be given its gradient all the same
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     return _LinearCrossEntropy.apply(hidden, weight, target, label_smoothing, bias)
 
 
