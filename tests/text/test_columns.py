@@ -119,7 +119,7 @@ def test_numbers_are_text_only_when_asked(tmp_path):
             read_columns(path, ["a"], as_text=True)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), min_size=1, max_size=8))
 def test_what_is_written_as_json_lines_is_read(tmp_path, rows):
     path = write(tmp_path / "c.jsonl", *(json.dumps({"a": a, "b": b}) for a, b in rows))
