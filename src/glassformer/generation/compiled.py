@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from glassformer.generation.code import SHORTEST, Code, Kind
 from glassformer.layers.linear import FEW
+from glassformer.layers.low_rank import has_low_rank
 from glassformer.layers.rows import RowState
 from glassformer.layers.sites import sites
 from glassformer.models.decoder import Decoder
@@ -27,11 +28,12 @@ SMALL = 5_000_000
 def accelerated(network: nn.Module) -> Any:
     """The network itself, or one with the same seam that decodes by compiled code as soon as that is ready.
 
-    Only a `Decoder` itself, on a CPU, whose taps are at rest and which has no relative positions, is accelerated.
+    Only a `Decoder` itself, on a CPU, whose taps are at rest and which has neither relative positions nor low-rank
+    layers, is accelerated.
     """
     if type(network) is not Decoder or any(tap.active for tap in sites(network).values()):
         return network
-    if network.stack.relative is not None:  # its bias is no input of compiled blocks
+    if network.stack.relative is not None or has_low_rank(network):  # no inputs of compiled blocks
         return network
     tensors = [*network.parameters(), *network.buffers()]
     if tensors[0].device.type != "cpu" or sum(tensor.numel() for tensor in tensors) < SMALL:

@@ -204,7 +204,7 @@ class Attention(nn.Module):
     def _join(self, mixed: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
         if not self.taps.head_output.active:
             return self.to_output(mixed.transpose(1, 2).flatten(2))
-        weight = self.to_output.weight.unflatten(1, (self.n_heads, self.d_head))
+        weight = self.to_output.effective_weight().unflatten(1, (self.n_heads, self.d_head))
         heads = self.taps.head_output(torch.einsum("bhqd,mhd->bhqm", mixed, weight))
         return heads.sum(1) if self.to_output.bias is None else heads.sum(1) + self.to_output.bias
 

@@ -8,6 +8,7 @@ from glassformer.errors import InputError
 from glassformer.layers.attention import Attention
 from glassformer.layers.block import Block
 from glassformer.layers.linear import Linear
+from glassformer.layers.low_rank import merge_low_rank
 from glassformer.layers.sites import Network, share
 
 LEVELS = 63
@@ -62,11 +63,12 @@ class Int8Linear(nn.Module):
 def int8(network: Network) -> Network:
     """A copy of the network, for running only, whose dense layers have 8-bit weights; it shares everything else.
 
-    `InputError` for a network that is not on a CPU, and where torch has no such product.
+    Low-rank layers are merged. `InputError` for a network that is not on a CPU, and where torch has no such product.
     """
     if (device := next(network.parameters()).device).type != "cpu":
         raise InputError(f"int8 runs on a CPU only, the network is on '{device}'; move it or use fp32.")
     duplicate = share(network)
+    merge_low_rank(duplicate)
     for block in (module for module in duplicate.modules() if isinstance(module, Block)):
         _merge(block.self_attention)
     for module in list(duplicate.modules()):

@@ -36,6 +36,10 @@ class Linear(nn.Linear):
             product = torch.addmm(self.bias[:, None], self.weight, rows.t()).t()
         return product.reshape(*x.shape[:-1], -1)
 
+    def effective_weight(self) -> Float[Tensor, "o i"]:
+        """The matrix by which x is multiplied: in layers that add to `weight`, the sum."""
+        return self.weight
+
     def _large(self, rows: Tensor) -> bool:
         known = rows.dtype == self.weight.dtype and rows.dtype in (torch.float32, torch.bfloat16)
         return self.weight.numel() >= LARGE and known and self.weight.is_contiguous() and library() is not None

@@ -19,6 +19,7 @@ from glassformer.layers.embedding import Embedding
 from glassformer.layers.kernels import library
 from glassformer.layers.kernels.ops import ROWS, quantized_linear
 from glassformer.layers.linear import Linear
+from glassformer.layers.low_rank import merge_low_rank
 from glassformer.layers.sites import Network, share
 
 GROUP = 32
@@ -137,10 +138,11 @@ def quantized(network: Network, bits: Bits, stored: Mapping[str, Blocks] | None 
 
     `stored` holds blocks to be used as they are, by the name of the weight; such weights of the network are not looked
     at. Others are rounded here: those of blocks to `bits`, the head to 8, as it sees what all of them have left. A
-    layer whose input is no multiple of 32 stays as it is.
+    layer whose input is no multiple of 32 stays as it is. Low-rank layers are merged.
     """
     stored = _with_ties(network, stored or {})
     duplicate = share(network)
+    merge_low_rank(duplicate)
     for path, module in list(duplicate.named_modules()):
         if isinstance(module, Block):
             _quantize_block(module, bits, stored, f"{path}.")
