@@ -91,7 +91,7 @@ def freeze(network: nn.Module, patterns: Iterable[str]) -> int:
         else:
             found = {parameter for parameter, own in names.items() if any(map(matches, own))}
         if not found:
-            raise InputError(_nothing(pattern, names.values()))
+            raise InputError(_nothing(pattern, names.values(), network))
         chosen |= found
     if not any(parameter.requires_grad and parameter not in chosen for parameter in names):
         raise InputError(
@@ -103,12 +103,15 @@ def freeze(network: nn.Module, patterns: Iterable[str]) -> int:
     return sum(parameter.numel() for parameter in chosen)
 
 
-def _nothing(pattern: str, names: Iterable[list[str]]) -> str:
+def _nothing(pattern: str, names: Iterable[list[str]], network: nn.Module) -> str:
     """What to say of a pattern that matches nothing."""
     paths = [name.split(".") for own in names for name in own]
     first, parts = pattern.partition("[")[0], dict.fromkeys(part for path in paths for part in path)
     whole = {".".join(path[:end]) for path in paths for end in range(1, len(path) + 1)}
-    hint = did_you_mean(pattern, sorted(whole)) or did_you_mean(first, parts)
+    if any(map(_matcher(re.sub(r"\[.*?\]", "[:]", pattern), network), (".".join(path) for path in paths))):
+        hint = " There are no such layers."
+    else:
+        hint = did_you_mean(pattern, sorted(whole)) or did_you_mean(first, parts)
     if not hint:
         words = [part for part in parts if not part.isdigit()]
         hint = f" Parts of names are {', '.join(words[:12])}{', …' if len(words) > 12 else ''}."
@@ -120,7 +123,7 @@ def _pieces(pattern: str) -> tuple[list[str], list[slice]]:
     pieces = re.split(r"\[([^\]]*)\]", pattern)
     layers = []
     for piece in pieces[1::2]:
-        parts = re.fullmatch(r"(-?\d+)?(:)?(-?\d+)?", piece)
+        parts = re.fullmatch(r"(-?\d+)?(?:(:)(-?\d+)?)?", piece)
         if not piece or parts is None:
             raise InputError(f"'freeze': [{piece}] in '{pattern}' must be a layer or a range of them, as [2] or [0:3].")
         start, colon, end = parts.groups()
