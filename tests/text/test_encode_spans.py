@@ -180,10 +180,11 @@ def test_a_stripped_accent_belongs_to_its_letter():
 # --- Frames -----------------------------------------------------------------------------------------------------------
 
 
-def words(*framed, specials=(), **processor):
+def words(*framed, specials=(), prepend="", **processor):
     """A vocabulary of words whose frame is a template (`single`, `pair`), if one is given."""
     names = ["a", "b", "c", *framed]
     backend = tokenizers.Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="c"))
+    backend.normalizer = normalizers.Prepend(prepend)
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     if processor:
         tokens = [(name, names.index(name)) for name in framed]
@@ -197,6 +198,10 @@ FRAMED = {
     "ends": lambda: words("<s>", "</s>", "<mask>", single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>"),
     "end last": lambda: words("[SEP]", "[CLS]", single="$A [SEP] [CLS]:2", pair="$A [SEP] $B:1 [SEP]:1 [CLS]:2"),
     "begin alone": lambda: words("[CLS]", "[SEP]", single="[CLS] $A", pair="[CLS] $A [SEP] $B:1"),
+    "nothing between": lambda: words("[CLS]", "[SEP]", single="[CLS] $A [SEP]", pair="[CLS] $A $B:1 [SEP]:1"),
+    "several tokens a word": lambda: words(
+        "<s>", "</s>", "<mask>", prepend="b ", single="<s> $A", pair="<s> $A </s> $B"
+    ),
     "wordpiece": wordpiece,
     "trimming": EVERY["trimming"],
 }

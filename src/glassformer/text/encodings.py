@@ -37,12 +37,12 @@ def frame_of(encoding: Any, texts: int) -> Frame | None:
     """What is put around as many texts, read from the framed encoding of any; None where that is nothing."""
     around: list[list[tuple[int, int]]] = [[]]
     segments: list[int] = []
-    within = False
-    for i, segment, framing in zip(encoding.ids, encoding.type_ids, encoding.special_tokens_mask, strict=True):
-        if framing:
+    before = None
+    for i, segment, sequence in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True):
+        if sequence is None:
             around[-1].append((i, segment))
-        elif not within:
+        elif sequence != before:
             around.append([])
             segments.append(segment)
-        within = not framing
+        before = sequence
     return (around, segments) if any(around) and len(segments) == texts else None
