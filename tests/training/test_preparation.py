@@ -8,7 +8,8 @@ import pytest
 from tiny_runs import tiny_recipe
 
 from glassformer.errors import InputError
-from glassformer.training.preparation import fingerprint, prepare, split_pairs
+from glassformer.training.jobs.job import Given, fingerprint
+from glassformer.training.jobs.translation import prepare, split_pairs
 from glassformer.training.recipes import Data, Recipe, read_recipe
 
 TEXTS = {"en": ["A Man walks .", "Two   dogs ."], "de": ["Ein Mann geht .", "Zwei Hunde ."]}
@@ -23,14 +24,14 @@ def write(folder: Path) -> Recipe:
 
 def test_text_goes_through_the_pipeline(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path), {"evaluation.tokenized": False})
-    prepared = prepare(recipe, tmp_path)
+    prepared = prepare(Given(recipe, tmp_path))
     assert prepared.tokenizer.encode("man") != prepared.tokenizer.encode("Man")
     assert prepared.tokenizer.decode(prepared.tokenizer.encode("a man walks .")) == "a man walks ."
     assert "<unk>" in prepared.tokenizer.decode(prepared.tokenizer.encode("Man"))
 
 
 def test_tokens_are_read_as_they_are(tmp_path: Path) -> None:
-    prepared = prepare(write(tmp_path), tmp_path)
+    prepared = prepare(Given(write(tmp_path), tmp_path))
     assert prepared.tokenizer.decode(prepared.tokenizer.encode("A Man walks .")) == "A Man walks ."
     assert prepared.pipeline.lowercase
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import glassformer
+from glassformer.checkpoints.adapters import Adapter, Opener, assemble
 from glassformer.checkpoints.families import family, family_of
 from glassformer.checkpoints.files import (
     checksum,
@@ -30,12 +31,13 @@ from glassformer.checkpoints.files import (
 from glassformer.checkpoints.tensors import fill_network, network_tensors, read_tensors, write_tensors
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.int8 import Int8Linear
+from glassformer.layers.low_rank import low_rank_tensors, merge_low_rank
 from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedLinear, dequantize, quantized
 from glassformer.settings import from_mapping, to_mapping
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
 
-FORMAT = 2  # the newest that is read; 1 is written unless weights are quantised
+FORMAT = 3  # the newest that is read; 2 is written for quantised weights, 3 for adapters, else 1
 INDEX = "glassformer.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
@@ -43,7 +45,8 @@ TOKENIZER = "tokenizer.json"
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a checkpoint folder held. `network` is in evaluation mode, its weights as fp32."""
+    """What a checkpoint folder held. `network` is in evaluation mode, its weights as fp32. `adapter` is what an adapter
+    says of itself, where its low-rank layers were left beside their dense ones."""
 
     network: nn.Module
     tokenizer: Tokenizer
@@ -51,6 +54,7 @@ class Loaded:
     task: str
     config: Any
     extra: dict[str, Any] = field(default_factory=dict)
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class _Index:
     extra: dict[str, Any] = field(default_factory=dict)
     checksum: str = ""
     precision: str = ""
+    adapter: Adapter | None = None
 
 
 def save(
@@ -80,13 +85,14 @@ def save(
     dtype: torch.dtype | None = None,
     blocks: Mapping[str, Tensor] | None = None,
     precision: str = "",
+    adapter: Adapter | None = None,
 ) -> Path:
     """Write a network with its text side to `folder`, which is made where needed.
 
     `dtype` stores the floating-point weights as that type (`torch.float16` halves the file). `blocks` are stored in
-    place of the weights that they are named after, and `precision` says what they are; see `checkpoints.quantized`. A
-    checkpoint already in the folder stays whole until the new one is. `extra` is kept as it is, for people: plain JSON
-    values.
+    place of the weights that they are named after, and `precision` says what they are; see `checkpoints.quantized`.
+    With `adapter` only trained tensors are written, and the base is needed to load them. A checkpoint already in the
+    folder stays whole until the new one is. `extra` is kept as it is, for people: plain JSON values.
 
     Raises `InputError` for a family that checkpoints do not know and for a quantised copy of a network, `OSError` where
     the disk does not take it.
@@ -95,7 +101,8 @@ def save(
     kind = family_of(network)
     refuse_quantized(network)
     config = to_mapping(network.config)
-    tensors = {**network_tensors(network), **(blocks or {})}
+    kept = network_tensors(network) if adapter is None else low_rank_tensors(network)
+    tensors = {**kept, **(blocks or {})}
     if dtype is not None:
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,15 +110,16 @@ def save(
     try:
         files = {WEIGHTS: write_tensors(_new(folder, WEIGHTS), tensors), TOKENIZER: _write_tokenizer(folder, tokenizer)}
         content = {
-            "format": 2 if precision else 1,
+            "format": 3 if adapter else 2 if precision else 1,
             "family": kind,
             "config": config,
             "task": task,
-            "text": to_mapping(pipeline),
+            "text": _without_defaults(pipeline),
             "glassformer": package_version(),
             "files": files,
             "extra": extra or {},
             **({"precision": precision} if precision else {}),
+            **({"adapter": to_mapping(adapter)} if adapter else {}),
         }
         write_json(folder / INDEX, {**content, "checksum": checksum(content)})
     finally:
@@ -125,8 +133,17 @@ def refuse_quantized(network: nn.Module) -> None:
         raise InputError("a quantised model is for running only; load it in fp32 to save it, or see quantize --help.")
 
 
-def load(folder: str | Path, *, stored: bool = False) -> Loaded:
+def _without_defaults(pipeline: TextPipeline) -> dict[str, Any]:
+    """The pipeline as it has always been written; what came later, where it says something."""
+    content = to_mapping(pipeline)
+    return {name: value for name, value in content.items() if value or name != "prompt"}
+
+
+def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None, merge: bool = True) -> Loaded:
     """Read the checkpoint in `folder`, onto the CPU. With `stored`, quantised weights stay so, for running only.
+
+    An adapter needs `base`, which gives the network of its base's name; its low-rank layers are merged into their dense
+    ones, unless it is to be trained further and `merge` is off.
 
     Raises `InputError` for a folder or file that is missing, a file cut short or changed by a byte, a key this version
     does not know, a newer format, tensors that do not fit the config, or a vocabulary that does not fit the network.
@@ -149,10 +166,26 @@ def load(folder: str | Path, *, stored: bool = False) -> Loaded:
     tensors |= {name: _numbers(t, f"{weights}: '{name}'", skip=stored) for name, t in blocks.items()}
     with torch.random.fork_rng(devices=[]):  # building draws initial weights; loading must not move the user's seed
         network = kind.network(config)
-    fill_network(network, tensors, str(weights))
+        if index.adapter is not None:
+            assemble(network, index.adapter, tensors, _base(index.adapter, folder, base), str(folder))
+    if index.adapter is None:
+        fill_network(network, tensors, str(weights))
+    elif merge:
+        merge_low_rank(network)
+        network.requires_grad_(True)
     if stored and blocks:
         network = quantized(network, 4, blocks)
-    return Loaded(network.eval(), tokenizer, pipeline, index.task, config, index.extra)
+    adapter = None if merge else index.adapter
+    return Loaded(network.eval(), tokenizer, pipeline, index.task, config, index.extra, adapter)
+
+
+def _base(adapter: Adapter, folder: Path, opener: Opener | None) -> nn.Module:
+    if opener is None:
+        raise InputError(f"{folder} is an adapter: it is loaded together with '{adapter.base}', by glassformer.load.")
+    try:
+        return opener(adapter.base)
+    except InputError as error:
+        raise InputError(f"{folder} adapts the model '{adapter.base}', which cannot be opened: {error}") from None
 
 
 def _numbers(blocks: Tensor, where: str, skip: bool) -> Tensor:

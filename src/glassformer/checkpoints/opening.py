@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from glassformer.checkpoints import native
 from glassformer.checkpoints.gguf import read_gguf
 from glassformer.checkpoints.huggingface import CONFIG, read_folder
@@ -34,18 +36,20 @@ _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 _EXTRA = "pip install 'glassformer[hub]'"
 
 
-def open_model(name: str | Path, *, stored: bool = False) -> Loaded:
+def open_model(name: str | Path, *, stored: bool = False, merge: bool = True) -> Loaded:
     """The model that `name` means; in this order: a native checkpoint, a run folder, the name of a model that comes
     with the package; a folder of Hugging Face; a GGUF file, or a folder that holds one; a short name of `PUBLISHED`;
     `owner/name` on the Hub of Hugging Face (with the extra `hub`).
 
-    The network is in fp32; with `stored`, weights that a file has in 4 or 8 bits stay so, for running only.
+    The network is in fp32; with `stored`, weights that a file has in 4 or 8 bits stay so, for running only. An adapter
+    is opened with its base and becomes a model like any other; with `merge` off, its low-rank layers stay, to be
+    trained further.
 
     Raises `InputError` where it is none of them, and where what it is cannot be read.
     """
     path = Path(name)
     if (path / native.INDEX).is_file() or (path / "checkpoints").is_dir() or str(name) in native.shipped():
-        return native.load(native.find(name), stored=stored)
+        return native.load(native.find(name), stored=stored, base=_base_network, merge=merge)
     if path.is_file():
         return _open_file(path, stored)
     if path.is_dir():
@@ -59,6 +63,10 @@ def open_model(name: str | Path, *, stored: bool = False) -> Loaded:
         f"No model '{name}': neither a folder or file nor a known name ({', '.join(known)}) "
         f"nor owner/name on the Hub of Hugging Face.{did_you_mean(str(name).lower(), known)}"
     )
+
+
+def _base_network(name: str) -> nn.Module:
+    return open_model(name).network
 
 
 def _open_file(path: Path, stored: bool) -> Loaded:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,12 +158,16 @@ def network_tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in [*network.named_parameters(), *buffers.items()]}
 
 
-def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy stored tensors into a network, converting to its own types.
+def fill_network(
+    network: nn.Module, tensors: Mapping[str, Tensor], where: str, only: Collection[str] | None = None
+) -> None:
+    """Copy stored tensors into a network, converting to its own types; with `only`, into its tensors of these names.
 
     `InputError` for a tensor that is missing, does not belong to the network, or has another shape.
     """
     own = network_tensors(network)
+    if only is not None:
+        own = {name: tensor for name, tensor in own.items() if name in only}
     missing = [name for name in own if name not in tensors]
     unknown = [name for name in tensors if name not in own]
     if missing:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from glassformer.cli.options import PrecisionOption
-from glassformer.cli.output import put, put_json, say
+from glassformer.cli.output import put, put_json
 from glassformer.errors import InputError
 
 if TYPE_CHECKING:
+    from glassformer.tasks.model import Model
     from glassformer.tasks.precision import Precision
-    from glassformer.training.recipes import Data, Evaluation
+    from glassformer.training.recipes import Recipe
 
 
 def evaluate(
@@ -31,14 +32,14 @@ def evaluate(
         ),
     ] = None,
     context: Annotated[
-        int | None, Parameter(help="With --text: tokens a window. Without it, the model's positions, at most 1024.")
+        int | None, Parameter(help="Tokens a window of a perplexity. Else the recipe's, or at most 1024.")
     ] = None,
     stride: Annotated[
-        int | None, Parameter(help="With --text: tokens from a window to the next. Without it, half of the context.")
+        int | None, Parameter(help="Tokens from a window to the next. Without it, half of the context.")
     ] = None,
     split: Annotated[Literal["train", "valid", "test"], Parameter(help="Which of the recipe's data.")] = "test",
     data: Annotated[
-        str | None, Parameter(help="Other data instead: a prefix P of two aligned files, a TSV or JSON Lines file.")
+        str | None, Parameter(help="Other data instead: a file, or a prefix P of two aligned files.")
     ] = None,
     source: Annotated[str | None, Parameter(help="With --data: the source language, the ending of its file.")] = None,
     target: Annotated[str | None, Parameter(help="With --data: the target language, the ending of its file.")] = None,
@@ -53,40 +54,50 @@ def evaluate(
     tokenized: Annotated[
         bool | None, Parameter(help="Whether the data are tokens already, scored as they are. Else as the recipe says.")
     ] = None,
+    threshold: Annotated[float | None, Parameter(help="Of refusing a question. Without it, the model's own.")] = None,
+    truncate: Annotated[
+        bool, Parameter(help="Read only the beginning of a text that is too long, instead of refusing.", negative="")
+    ] = False,
     precision: PrecisionOption = None,
     json: Annotated[bool, Parameter(help="One JSON object on standard output.", negative="")] = False,
 ) -> None:
     """Score a model on the test data of its recipe, or on other files; with --text, measure a perplexity.
 
-    BLEU comes with its sacreBLEU signature: scores of tokens (tok:none) and of text (tok:13a) cannot be compared.
-    Neither can perplexities of other windows (context and stride), or of models with other tokenizers.
+    What is measured depends on the task: BLEU, accuracy, exact match and F1, ROUGE, or a perplexity, with the number of
+    examples and, but for BLEU, 95 % confidence intervals. BLEU comes with its sacreBLEU signature: scores of tokens
+    (tok:none) and of text (tok:13a) cannot be compared. Neither can perplexities of other windows (context and stride),
+    or of models with other tokenizers.
     """
     if text is not None:
         put_scores(_perplexity(model, text, context, stride, precision), json)
         return
-    if context is not None or stride is not None:
-        raise InputError("--context and --stride are the windows of a perplexity; give them with --text.")
     import glassformer
-    from glassformer.checkpoints.native import find
-    from glassformer.tasks.evaluation import evaluate as measure
-    from glassformer.training.preparation import split_pairs
+    from glassformer.training.jobs import job_of
 
-    folder = find(model)
-    where, settings = _recipe(folder)
-    if data is not None:
-        where = _other_data(data, source, target, fields, folder)
-    elif source is not None or target is not None or fields is not None:
+    if data is None and (source is not None or target is not None or fields is not None):
         raise InputError("--source, --target and --fields describe other data; give them with --data.")
-    if where is None:
-        raise InputError(f"{folder} does not say which data it was trained on; name some with --data.")
-    pairs = split_pairs(where, split, data_root or _data_root(folder))
-    say(f"{len(pairs):,} pairs of {pairs.origin}")
-    scores: dict[str, Any] = measure(
-        glassformer.load(folder, precision=precision),
-        pairs,
-        tokenized=settings.tokenized if tokenized is None else tokenized,
-        beam=settings.beam if beam is None else beam,
-        length_penalty=settings.length_penalty if length_penalty is None else length_penalty,
+    folder = _folder(model)
+    recipe = _recipe(folder)
+    if recipe is None and data is None:
+        raise InputError(f"{model} does not say which data it was trained on; name some with --data.")
+    loaded = glassformer.load(model if folder is None else folder, precision=precision)
+    if data is not None:
+        recipe = _other_data(loaded, recipe, data, source, target, fields)
+    assert recipe is not None
+    if (context or stride) and recipe.task != "language-modeling":
+        raise InputError("--context and --stride are the windows of a perplexity; give them with --text.")
+    scores = job_of(recipe.task).evaluate(
+        loaded,
+        recipe,
+        split,
+        data_root or _data_root(folder),
+        context=context,
+        stride=stride,
+        beam=beam,
+        length_penalty=length_penalty,
+        tokenized=tokenized,
+        threshold=threshold,
+        truncate=truncate,
     )
     put_scores(scores, json)
 
@@ -98,6 +109,8 @@ def put_scores(scores: dict[str, Any], json: bool) -> None:
         return
     width = max(16, *(len(name) + 2 for name in scores))
     for name, value in scores.items():
+        if isinstance(value, list):
+            value = f"{value[0]:.4f} to {value[1]:.4f}"
         put(f"{name:<{width}}{value:.4f}" if isinstance(value, float) else f"{name:<{width}}{value}")
 
 
@@ -136,19 +149,27 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{where}: the text must be UTF-8; byte {error.start} is not. Convert it.") from None
 
 
-def _recipe(folder: Path) -> tuple[Data | None, Evaluation]:
-    """The data and the settings of the recipe beside a model: its own, or that of the run it is a checkpoint of."""
-    from glassformer.training.recipes import Evaluation, read_recipe
+def _folder(model: str) -> Path | None:
+    """Where a native checkpoint or a run of that name lies; None for models of other kinds."""
+    from glassformer.checkpoints.native import INDEX, find, shipped
+
+    path = Path(model)
+    native = (path / INDEX).is_file() or (path / "checkpoints").is_dir() or model in shipped()
+    return find(model) if native else None
+
+
+def _recipe(folder: Path | None) -> Recipe | None:
+    """The recipe beside a model: its own, or that of the run it is a checkpoint of."""
+    from glassformer.training.recipes import read_recipe
     from glassformer.training.runs import RECIPE
 
     for place in _places(folder):
         if (place / RECIPE).is_file():
-            recipe = read_recipe(place / RECIPE)
-            return recipe.data, recipe.evaluation
-    return None, Evaluation()
+            return read_recipe(place / RECIPE)
+    return None
 
 
-def _data_root(folder: Path) -> str | None:
+def _data_root(folder: Path | None) -> str | None:
     """Where the run that a model belongs to read its data."""
     from glassformer.training.runs import ABOUT, RECIPE, Run
 
@@ -159,18 +180,42 @@ def _data_root(folder: Path) -> str | None:
     return None
 
 
-def _places(folder: Path) -> list[Path]:
+def _places(folder: Path | None) -> list[Path]:
     """A model lies in its run's folder, in an average below it, or in `checkpoints/step-N`."""
+    if folder is None:
+        return []
     folder = folder.resolve()
     return [folder, folder.parent, folder.parent.parent]
 
 
-def _other_data(data: str, source: str | None, target: str | None, fields: str | None, folder: Path) -> Data:
-    from glassformer.checkpoints.native import read_index
-    from glassformer.cli.train import columns
-    from glassformer.training.recipes import Data
+# What a model that brings no recipe is evaluated as.
+_TASKS = {
+    "translation": "translation",
+    "text-to-text": "translation",
+    "generation": "language-modeling",
+    "fill": "masked-language-modeling",
+    "classification": "classification",
+    "spans": "question-answering",
+    "summarization": "summarization",
+}
 
-    text = read_index(folder).text
-    named = Data(source=source or text.get("source", ""), target=target or text.get("target", ""))
-    both = dataclasses.replace(named, train=data, valid=data, test=data)
-    return dataclasses.replace(both, fields=columns(fields)) if fields is not None else both
+
+def _other_data(
+    model: Model, recipe: Recipe | None, data: str, source: str | None, target: str | None, fields: str | None
+) -> Recipe:
+    """The model's recipe (or one of its task), with all splits on other data."""
+    from glassformer.cli.train import columns
+    from glassformer.training.recipes import Data, Recipe
+
+    if recipe is None:
+        if model.task not in _TASKS:
+            raise InputError(f"there is nothing to evaluate: this model is {model.purpose}.")
+        named = Data(source=model.pipeline.source, target=model.pipeline.target)
+        recipe = Recipe(task=_TASKS[model.task], data=named)  # type: ignore[arg-type]
+    changes: dict[str, Any] = {"kind": "pairs", "train": data, "valid": data, "test": data}
+    changes |= {f"{split}_titles": [] for split in ("train", "valid", "test")}
+    changes["fields"] = None if fields is None else columns(fields)
+    if recipe.task == "classification" and fields is None:
+        changes["fields"] = recipe.data.fields
+    changes |= {"source": source or recipe.data.source, "target": target or recipe.data.target}
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **changes))

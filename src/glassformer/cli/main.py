@@ -40,6 +40,12 @@ _VERBS: dict[str, tuple[str, str]] = {
         "      --data.test R --data.source en --data.target de\n"
         "  glassformer train --resume runs/dates",
     ),
+    "finetune": (
+        "Train a model further, with the head and on the data of a recipe.",
+        "  glassformer finetune recipes/sst2.toml --model all-minilm-l6-v2 --data-root DATA\n"
+        "  glassformer finetune recipes/sst2.toml --model all-minilm-l6-v2 --lora --name sst2-lora\n"
+        "  glassformer finetune recipes/sst2.toml --model runs/wiki-bert --freeze 'blocks[0:3]'",
+    ),
     "evaluate": (
         "Score a model on the test data of its recipe, or on other files.",
         "  glassformer evaluate runs/dates --split test --json\n"
@@ -89,6 +95,21 @@ _VERBS: dict[str, tuple[str, str]] = {
     "quantize": (
         "Store a model with weights of 8 or 4 bits, to be run and no longer trained.",
         "  glassformer quantize smollm2-135m-instruct models/smollm2-int4 --precision int4",
+    ),
+    "classify": (
+        "Say which label a text has, given here or line by line on standard input.",
+        '  glassformer classify --model sst2-minilm "a gripping, funny film"\n'
+        "  cat lines.txt | glassformer classify --model runs/sst2 --json",
+    ),
+    "answer": (
+        "Find the span of a text that answers a question, or say that there is none.",
+        '  glassformer answer --model squad-minilm --context FILE "Who wrote it?"\n'
+        "  glassformer answer --model runs/squad --context FILE --json < questions.txt",
+    ),
+    "summarize": (
+        "Write a short text for a long one.",
+        "  glassformer summarize --model runs/aeslc < mail.txt\n"
+        "  glassformer summarize --model runs/aeslc --lines --json < documents.txt",
     ),
     "params": (
         "Count a model's parameters by part, its memory by precision, and its FLOPs a token.",

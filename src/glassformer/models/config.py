@@ -78,7 +78,13 @@ class Tagging:
 
 @dataclass(frozen=True)
 class Spans:
-    """A score for every token to be the first, and the last, of an answer."""
+    """A score for every token to be the first, and the last, of an answer.
+
+    The first token of the text stands for "no answer here". With a `threshold`, a question is refused where that scores
+    higher than the best span by more than it; without one, the best span is the answer.
+    """
+
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from glassformer.errors import InputError
 from glassformer.generation.decoding import evaluation
 from glassformer.models.config import Classification, MaskedLM, Sentence, Spans, Tagging
 from glassformer.models.heads import SentenceHead
+from glassformer.tasks.inputs import framed_ids
 from glassformer.tasks.translate import batches
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ BATCH_TOKENS = 1024  # what a batch computes stays in the processor's cache: a t
 _PURPOSES: dict[type, str] = {
     Sentence: "an encoder of sentences: it turns text into vectors (embed)",
     MaskedLM: "an encoder that fills masks (fill)",
-    Classification: "an encoder that sorts texts into classes (call it for its logits)",
+    Classification: "an encoder that gives a text one of its labels (classify)",
     Tagging: "an encoder that labels tokens (call it for its logits)",
-    Spans: "an encoder that finds answers in a text (call it for its logits)",
+    Spans: "an encoder that finds answers in a text (answer)",
 }
 
 
@@ -74,25 +75,4 @@ def _ids(model: Model, lines: list[str], truncate: bool, first_line: int) -> lis
         if not isinstance(line, str):
             raise InputError(f"a model embeds a string or a list of strings; line {number} is {line!r}.")
     longest = model.config.head.max_length or model.config.max_length
-    if model.pipeline.lowercase:
-        lines = [line.lower() for line in lines]
-    found = model.tokenizer.encode_all(lines, frame=True)
-    for place, ids in enumerate(found):
-        if not ids:
-            raise InputError(f"line {place + first_line} is empty, and this model's texts have no frame: leave it out.")
-        if len(ids) <= longest:
-            continue
-        if not truncate:
-            raise InputError(
-                f"line {place + first_line} has {len(ids)} tokens, the model reads at most {longest}: shorten it, or "
-                "embed its beginning only with truncate=True."
-            )
-        found[place] = _shortened(ids, model.tokenizer.encode(lines[place]), longest)
-    return found
-
-
-def _shortened(framed: list[int], plain: list[int], longest: int) -> list[int]:
-    """The frame around as much of the text's beginning as fits."""
-    opening = next(i for i in range(len(framed)) if framed[i : i + len(plain)] == plain)
-    closing = framed[opening + len(plain) :]
-    return framed[: longest - len(closing)] + closing
+    return framed_ids(model.tokenizer, model.pipeline, lines, longest, truncate=truncate, first_line=first_line)

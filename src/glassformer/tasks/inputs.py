@@ -17,6 +17,8 @@ from glassformer.models.heads import Output
 
 if TYPE_CHECKING:
     from glassformer.tasks.model import Model
+    from glassformer.text.pipeline import TextPipeline
+    from glassformer.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Tensor
 """Text, or its ids."""
@@ -50,6 +52,43 @@ def text_ids(model: Model, texts: Sequence[Prompt]) -> list[list[int]]:
         closed = isinstance(text, str) and len(ids) > 1 and ids[-1] in model.ends
         found.append(ids[:-1] if closed else ids)
     return found
+
+
+def framed_ids(
+    tokenizer: Tokenizer,
+    pipeline: TextPipeline,
+    lines: Sequence[str],
+    longest: int,
+    *,
+    truncate: bool = False,
+    first_line: int = 1,
+) -> list[list[int]]:
+    """What an encoder reads of each line: its ids with the model's frame, `longest` of them at most.
+
+    A longer line is an `InputError` that names it, counting from `first_line`; with `truncate` as much of its beginning
+    is read as fits into the frame. An empty line is an `InputError` where the model's texts have no frame.
+    """
+    lines = [line.lower() for line in lines] if pipeline.lowercase else list(lines)
+    found = tokenizer.encode_all(lines, frame=True)
+    for place, ids in enumerate(found):
+        if not ids:
+            raise InputError(f"line {place + first_line} is empty, and this model's texts have no frame: leave it out.")
+        if len(ids) <= longest:
+            continue
+        if not truncate:
+            raise InputError(
+                f"line {place + first_line} has {len(ids)} tokens, the model reads at most {longest}: shorten it, or "
+                "read its beginning only (truncate=True, --truncate)."
+            )
+        found[place] = _shortened(ids, tokenizer.encode(lines[place]), longest)
+    return found
+
+
+def _shortened(framed: list[int], plain: list[int], longest: int) -> list[int]:
+    """The frame around as much of the text's beginning as fits."""
+    opening = next(i for i in range(len(framed)) if framed[i : i + len(plain)] == plain)
+    closing = framed[opening + len(plain) :]
+    return framed[: longest - len(closing)] + closing
 
 
 def call(model: Model, text: Any, target: Any) -> Output:

@@ -12,28 +12,31 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.checkpoints import native
-from glassformer.errors import InputError, did_you_mean
+from glassformer.errors import InputError
 from glassformer.generation.compiled import accelerated
 from glassformer.generation.constraints import grammar_tokens
 from glassformer.generation.engine import Engine
-from glassformer.layers.int8 import int8
-from glassformer.layers.quantized import QuantizedLinear, quantized
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
-from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.heads import Output
+from glassformer.tasks import answer as answering
 from glassformer.tasks import chat as chatting
+from glassformer.tasks import classify as classifying
 from glassformer.tasks import embed as embedding
 from glassformer.tasks import fill as filling
 from glassformer.tasks import generate as generating
 from glassformer.tasks import score as scoring
+from glassformer.tasks import summarize as summarizing
 from glassformer.tasks import translate as translating
+from glassformer.tasks.answer import Answer
 from glassformer.tasks.chat import Conversation
+from glassformer.tasks.classify import Label
 from glassformer.tasks.fill import Fill
 from glassformer.tasks.generate import Generation as Generation
 from glassformer.tasks.generate import Options, Piece, Settings
 from glassformer.tasks.inputs import Prompt, call, is_one
-from glassformer.tasks.precision import PRECISIONS, Precision
+from glassformer.tasks.precision import Precision
+from glassformer.tasks.running import at_precision
 from glassformer.tasks.score import Perplexity, Score
 from glassformer.tasks.translate import BATCH_TOKENS as BATCH_TOKENS
 from glassformer.text.pipeline import TextPipeline
@@ -71,7 +74,7 @@ class Model:
 
         held = open_model(name, stored=precision in ("int4", "stored"))
         eos_ids = tuple(held.extra.get("eos_ids", ()))
-        return cls(_at_precision(held.network, precision), held.tokenizer, held.pipeline, held.task, eos_ids)
+        return cls(at_precision(held.network, precision), held.tokenizer, held.pipeline, held.task, eos_ids)
 
     def save(
         self, folder: str | Path, *, extra: dict[str, Any] | None = None, dtype: torch.dtype | None = None
@@ -283,6 +286,79 @@ class Model:
         """exp of the mean negative log-probability of a long text's tokens; see `tasks.score.perplexity`."""
         return scoring.perplexity(self, text, stride, context, batch_tokens)
 
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, text: str, *, batch_tokens: int = ..., truncate: bool = ..., first_line: int = ...
+    ) -> Label: ...
+    @overload
+    def classify(
+        self, text: Sequence[str], *, batch_tokens: int = ..., truncate: bool = ..., first_line: int = ...
+    ) -> list[Label]: ...
+    def classify(
+        self,
+        text: str | Sequence[str],
+        *,
+        batch_tokens: int = classifying.BATCH_TOKENS,
+        truncate: bool = False,
+        first_line: int = 1,
+    ) -> Label | list[Label]:
+        """The most probable label of a text, or of each of a list; see `Label`.
+
+        A text longer than the model's positions is an `InputError` that names its line, counting from `first_line`;
+        with `truncate` only its beginning is read. What a text gives does not depend on the others.
+        """
+        results = classifying.classify(self, text, batch_tokens, truncate, first_line)
+        return results[0] if isinstance(text, str) else results
+
+    @overload
+    def answer(  # type: ignore[overload-overlap]
+        self, question: str, context: str, *, threshold: float | None = ..., max_tokens: int = ..., stride: int = ...
+    ) -> Answer: ...
+    @overload
+    def answer(
+        self,
+        question: Sequence[str],
+        context: str | Sequence[str],
+        *,
+        threshold: float | None = ...,
+        max_tokens: int = ...,
+        stride: int = ...,
+    ) -> list[Answer]: ...
+    def answer(
+        self,
+        question: str | Sequence[str],
+        context: str | Sequence[str],
+        *,
+        threshold: float | None = None,
+        max_tokens: int = 0,
+        stride: int = answering.STRIDE,
+    ) -> Answer | list[Answer]:
+        """The span of `context` that answers a question, or each of a list; a list may share one context. See `Answer`.
+
+        Long contexts are read in pieces of at most `max_tokens` tokens with the question (384 unless given), `stride`
+        from one to the next; the best span of all is taken. A question is refused where "no answer" scores higher than
+        that by more than `threshold`, by default the model's own (None in a model never trained to refuse, which then
+        always answers).
+        """
+        questions = [question] if isinstance(question, str) else list(question)
+        contexts = [context] * len(questions) if isinstance(context, str) else list(context)
+        results = answering.answer(self, questions, contexts, threshold=threshold, max_tokens=max_tokens, stride=stride)
+        return results[0] if isinstance(question, str) else results
+
+    @overload
+    def summarize(self, text: str, **settings: Any) -> Generation: ...  # type: ignore[overload-overlap]
+    @overload
+    def summarize(self, text: Sequence[str], **settings: Any) -> list[Generation]: ...
+    def summarize(self, text: str | Sequence[str], **settings: Any) -> Generation | list[Generation]:
+        """A short text for a long one, or for each of a list: a string gives one `Generation`, a list a list.
+
+        `beam=1, length_penalty=1.0, max_new_tokens=64, max_tokens=0, truncate=False, first_line=1`. An encoder-decoder
+        reads the text itself, a decoder its pipeline's prompt with the text in it. A text of more than `max_tokens`
+        tokens (0: as many as the model can read) is an `InputError`; with `truncate` only its beginning is read.
+        """
+        results = summarizing.summarize(self, [text] if isinstance(text, str) else text, **settings)
+        return results[0] if isinstance(text, str) else results
+
     def evaluate(self, pairs: Any, **settings: Any) -> dict[str, Any]:
         """Translate the sources of `pairs` and score the result; see `tasks.evaluation.evaluate`."""
         from glassformer.tasks.evaluation import evaluate
@@ -302,20 +378,3 @@ class Model:
 def load(name: str | Path, *, precision: Precision | None = None) -> Model:
     """`Model.load`: the model in a folder or file, or one that is known by its name."""
     return Model.load(name, precision=precision)
-
-
-def _at_precision(network: nn.Module, precision: str | None) -> nn.Module:
-    """The network as it is to run; None leaves it as it was opened."""
-    if precision is None:
-        return network
-    if precision not in PRECISIONS:
-        hint = did_you_mean(str(precision), PRECISIONS)
-        raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}.{hint}")
-    if precision == "bf16":
-        return network.bfloat16()
-    if precision == "int8" and isinstance(network, EncoderDecoder):
-        return int8(network)  # a beam brings many rows at a time: there rounding row by row is faster
-    stored = any(isinstance(module, QuantizedLinear) for module in network.modules())
-    if precision not in ("int8", "int4") or stored:
-        return network
-    return quantized(network, 4 if precision == "int4" else 8)

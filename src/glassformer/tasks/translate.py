@@ -32,14 +32,14 @@ def translate(
     long: Literal["error", "split"],
     batch_tokens: int,
     first_line: int,
-    **search: Any,
+    **settings: Any,
 ) -> list[Generation]:
     """The lines' translations, in order; see `Model.translate`."""
     if long not in ("error", "split"):
         raise InputError(f"'long' must be 'error' or 'split', got {long!r}.")
     prepared = [" ".join(line.split()) if tokenized else model.pipeline.prepare_source(line) for line in lines]
     pieces = _pieces(model, prepared, long == "split", first_line)
-    found = _search(model, [ids for line in pieces for ids in line], batch_tokens, search)
+    found = search(model, [ids for line in pieces for ids in line], batch_tokens, settings)
     return [_result(model, [next(found) for _ in line], tokenized) for line in pieces]
 
 
@@ -62,7 +62,7 @@ def _pieces(model: Model, lines: list[str], split: bool, first_line: int) -> lis
     return pieces
 
 
-def _search(
+def search(
     model: Model, sources: list[list[int]], batch_tokens: int, settings: dict[str, Any]
 ) -> Iterator[list[Hypothesis]]:
     """The hypotheses found for each source, in order; searched in batches of like length, the longest first."""
@@ -79,11 +79,11 @@ def _result(model: Model, found: list[list[Hypothesis]], tokenized: bool) -> Gen
     """One line's generation, of the hypotheses of its parts; the k-th best is made of the k-th best of each."""
     if not found:
         return _EMPTY
-    best, *others = (_generation(model, ranked, tokenized) for ranked in zip(*found, strict=False))
+    best, *others = (generation_of(model, ranked, tokenized) for ranked in zip(*found, strict=False))
     return replace(best, alternatives=tuple(others))
 
 
-def _generation(model: Model, hypotheses: Iterable[Hypothesis], tokenized: bool) -> Generation:
+def generation_of(model: Model, hypotheses: Iterable[Hypothesis], tokenized: bool) -> Generation:
     hypotheses = list(hypotheses)
     text = " ".join(filter(None, (model.tokenizer.decode(hypothesis.ids) for hypothesis in hypotheses)))
     return Generation(

@@ -27,7 +27,8 @@ class TextPipeline:
     `lowercase` and `moses` that gives the published form of Multi30k, `*.lc.norm.tok.*`.
 
     `chat_template`, in the language of Jinja, turns a conversation into a prompt; what continues or embeds text reads
-    it as it is, and knows nothing else of this.
+    it as it is, and knows nothing else of this. `prompt`, which holds {text} once, is what a decoder that summarizes
+    reads, with the document in that place.
 
     `source` and `target` are language codes; only `moses` needs them. What is lowercased stays so: nothing restores
     capitals.
@@ -39,6 +40,7 @@ class TextPipeline:
     moses: bool = False
     unicode: Literal["NFC", "NFKC", "none"] = "NFC"
     chat_template: str = ""
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         if self.moses and not (self.source and self.target):

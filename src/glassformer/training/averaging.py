@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from glassformer.checkpoints.native import load, read_weights, save
+from glassformer.checkpoints.adapters import trained_names
+from glassformer.checkpoints.native import read_weights, save
+from glassformer.checkpoints.opening import open_model
 from glassformer.checkpoints.tensors import fill_network
 from glassformer.errors import InputError
 from glassformer.training.runs import Run
@@ -42,8 +44,17 @@ def average(run: str | Path, last: int = 5, into: str | Path | None = None) -> P
             "Ask for fewer, or train with a larger 'training.keep'."
         )
     steps = list(found)[-last:]
-    newest = load(found[steps[-1]])
-    fill_network(newest.network, mean_tensors([found[step] for step in steps]), str(run))
+    newest = open_model(found[steps[-1]], merge=False)
+    tensors = mean_tensors([found[step] for step in steps])
+    fill_network(newest.network, tensors, str(run), only=trained_names(newest.network))
     folder = Path(into) if into is not None else Path(run) / f"average-{last}"
     extra = {**newest.extra, "averaged_steps": steps}
-    return save(folder, newest.network, newest.tokenizer, newest.pipeline, newest.task, extra=extra)
+    return save(
+        folder,
+        newest.network,
+        newest.tokenizer,
+        newest.pipeline,
+        newest.task,
+        extra=extra,
+        adapter=newest.adapter,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import platform
 import shlex
@@ -20,24 +19,26 @@ import safetensors
 import tokenizers
 import torch
 
+from glassformer.checkpoints.adapters import trained_names
 from glassformer.checkpoints.native import package_version, save
 from glassformer.checkpoints.tensors import fill_network
 from glassformer.errors import InputError, did_you_mean
-from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.layers.low_rank import has_low_rank, merge_low_rank
+from glassformer.layers.sites import share
 from glassformer.tasks.model import Model
-from glassformer.tasks.objectives import seq2seq
 from glassformer.training.averaging import mean_tensors
-from glassformer.training.display import Display
+from glassformer.training.display import Display, size
+from glassformer.training.jobs import Prepared, job_of
+from glassformer.training.jobs.job import Given
 from glassformer.training.logs import check_log, open_log
 from glassformer.training.plan import plan
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
-from glassformer.training.preparation import Prepared, prepare
 from glassformer.training.recipes import Recipe, read_recipe, recipe_mapping
 from glassformer.training.runs import Run, refuse_existing
+from glassformer.training.starting import Built, Start, build, open_start
 from glassformer.training.trainer import Interrupted, Trainer, compiled
 from glassformer.training.validation import Validation
 
-TASK = "translation"
 CHANGEABLE = ("training.steps", "training.minutes", "training.patience", "training.keep", "evaluation.average")
 
 
@@ -77,11 +78,15 @@ def train(
         return _go_on(folder, data_root, log, display, overrides)
     refuse_existing(folder)
     means = _means(read)
-    prepared = prepare(read, data_root)
+    start = open_start(read.finetune)
+    prepared = job_of(read.task).prepare(Given(read, data_root, start))
     about = {**_about(data_root), "means": dataclasses.asdict(means), "data": prepared.fingerprint}
+    if start is not None:
+        about |= {"base": start.base, "base_weights": start.weights}
+    _check(read, prepared, start)
     made = Run.create(folder, read, prepared.tokenizer, about)
     with made.alone():
-        return _train(made, prepared, means, log, display)
+        return _train(made, prepared, start, means, log, display)
 
 
 def resume(
@@ -111,13 +116,31 @@ def _go_on(
         means = Means(**about["means"])
         _warn_of_changes(means, display)
         root = data_root if data_root is not None else about.get("data_root")
-        prepared = prepare(run.recipe, root, run.tokenizer())
+        start = open_start(run.recipe.finetune)
+        if start is not None and start.weights != about.get("base_weights"):
+            raise InputError(
+                f"{folder} was begun from '{run.recipe.finetune.model}', whose weights are others now. "
+                "Give it the same model back, or begin a new run."
+            )
+        prepared = job_of(run.recipe.task).prepare(Given(run.recipe, root, start, run.tokenizer()))
         if prepared.fingerprint != about["data"]:
             raise InputError(
-                f"{folder} was begun with other data: what is read now differs in at least one pair. "
+                f"{folder} was begun with other data: what is read now differs. "
                 "Give the same files (--data-root), or begin a new run."
             )
-        return _train(run, prepared, means, log, display)
+        return _train(run, prepared, start, means, log, display)
+
+
+def _check(recipe: Recipe, prepared: Prepared, start: Start | None) -> None:
+    """What is wrong with the network, before there is a run of it. Building draws weights, and leaves the user's source
+    of chance alone."""
+    with torch.random.fork_rng(devices=[]):
+        _build(recipe, prepared, start)
+
+
+def _build(recipe: Recipe, prepared: Prepared, start: Start | None) -> Built:
+    families = job_of(recipe.task).families
+    return build(recipe, prepared.tokenizer, start, families, prepared.head, prepared.derived)
 
 
 def _change(run: Run, overrides: Mapping[str, Any]) -> None:
@@ -135,15 +158,17 @@ def _change(run: Run, overrides: Mapping[str, Any]) -> None:
         run.rewrite_recipe(wanted)
 
 
-def _train(run: Run, prepared: Prepared, means: Means, log: str | None, display: Display) -> Model:
-    recipe = run.recipe
+def _train(run: Run, prepared: Prepared, start: Start | None, means: Means, log: str | None, display: Display) -> Model:
+    recipe, job = run.recipe, job_of(run.recipe.task)
     keep_large_buffers()
     torch.manual_seed(recipe.training.seed)
-    network = EncoderDecoder(recipe.network_config(prepared.tokenizer.vocab_size)).to(means.device)
-    model = Model(network, prepared.tokenizer, prepared.pipeline, TASK)
-    objective = functools.partial(seq2seq, label_smoothing=recipe.training.label_smoothing)
+    built = _build(recipe, prepared, start)
+    start = None  # its network is not needed any more, and may be large
+    network = built.network.to(means.device)
+    model = Model(network, prepared.tokenizer, prepared.pipeline, job.name, prepared.eos_ids)
+    objective = job.objective(recipe, network)
     validation = Validation(
-        model, objective, prepared.valid, prepared.valid_pairs, recipe.evaluation, precision=means.precision
+        network, lambda: as_it_is(model), objective, job, prepared, recipe, precision=means.precision
     )
     logs = (open_log(log, run.folder),) if log else ()
     trainer = Trainer(
@@ -152,8 +177,9 @@ def _train(run: Run, prepared: Prepared, means: Means, log: str | None, display:
         prepared.train,
         validation,
         run,
-        lambda folder: _write_model(folder, model, run, trainer),
+        lambda folder: _write_model(folder, model, built, _extra(run, trainer)),
         display=display,
+        factors=built.factors,
         precision=means.precision,
         logs=logs,
     )
@@ -164,7 +190,7 @@ def _train(run: Run, prepared: Prepared, means: Means, log: str | None, display:
         run.reopen_model()
     try:
         trainer.fit()
-        return _finish(trainer, model, run, display)
+        return _finish(trainer, model, built, run, display)
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
             raise
@@ -175,7 +201,17 @@ def _train(run: Run, prepared: Prepared, means: Means, log: str | None, display:
             each.close()
 
 
-def _finish(trainer: Trainer, model: Model, run: Run, display: Display) -> Model:
+def as_it_is(model: Model) -> Model:
+    """A model of the weights as they are now: nothing that running prepared before is kept, and low-rank layers are
+    merged, on a copy."""
+    if not has_low_rank(model.network):
+        return dataclasses.replace(model)
+    network = share(model.network)
+    merge_low_rank(network)
+    return dataclasses.replace(model, network=network)
+
+
+def _finish(trainer: Trainer, model: Model, built: Built, run: Run, display: Display) -> Model:
     """Average, or take the best checkpoint; measure it; make the run folder its checkpoint."""
     count = run.recipe.evaluation.average
     found = run.checkpoints()
@@ -184,14 +220,17 @@ def _finish(trainer: Trainer, model: Model, run: Run, display: Display) -> Model
     else:
         best = trainer.progress.best_step
         steps = [best if best in found else max(found)]
-    fill_network(model.network, mean_tensors([found[step] for step in steps]), str(run.folder))
+    tensors = mean_tensors([found[step] for step in steps])
+    fill_network(model.network, tensors, str(run.folder), only=trained_names(model.network))
     measured = _measured_before(run, steps) or trainer.validation.measure()
     line = {"step": trainer.progress.step, "final": True, "checkpoints": steps, **measured}
     run.append_metrics({**line, "seconds": round(trainer.progress.seconds, 3)})
-    extra = {**_extra(run, trainer), "checkpoints": steps, **measured}
     model.network.eval()
+    finished = as_it_is(model)
+    trainer.validation.job.settle(finished, trainer.validation.prepared, run.recipe)
+    model.network.config = finished.network.config  # type: ignore[assignment]
     try:
-        save(run.folder, model.network, model.tokenizer, model.pipeline, model.task, extra=extra)
+        _write_model(run.folder, model, built, {**_extra(run, trainer), "checkpoints": steps, **measured})
     except OSError as error:
         raise InputError(
             f"The finished model cannot be written to {run.folder} ({error.strerror}); its checkpoints are whole. "
@@ -200,7 +239,18 @@ def _finish(trainer: Trainer, model: Model, run: Run, display: Display) -> Model
     what = f"the mean of {len(steps)} checkpoints" if len(steps) > 1 else f"the checkpoint of step {steps[0]}"
     shown = " · ".join(f"{name} {value:.4g}" for name, value in measured.items())
     display.say(f"Finished: {run.folder} is {what}, {shown}")
-    return model
+    display.say(f"  memory   {size(peak_memory())} at most" if peak_memory() else "  memory   unknown")
+    return finished
+
+
+def peak_memory() -> float:
+    """The most bytes that this process has held at once; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
 
 def _measured_before(run: Run, steps: list[int]) -> dict[str, float]:
@@ -209,8 +259,9 @@ def _measured_before(run: Run, steps: list[int]) -> dict[str, float]:
     return {key: value for key, value in lines[-1].items() if key.startswith("valid_")} if lines else {}
 
 
-def _write_model(folder: Path, model: Model, run: Run, trainer: Trainer) -> None:
-    save(folder, model.network, model.tokenizer, model.pipeline, model.task, extra=_extra(run, trainer))
+def _write_model(folder: Path, model: Model, built: Built, extra: dict[str, Any]) -> None:
+    kept = ({"eos_ids": list(model.eos_ids)} if model.eos_ids else {}) | extra
+    save(folder, model.network, model.tokenizer, model.pipeline, model.task, extra=kept, adapter=built.adapter)
 
 
 def _extra(run: Run, trainer: Trainer) -> dict[str, Any]:

@@ -28,10 +28,12 @@ class Finetune:
     low-rank layers (Hu et al. 2021), 0 for none; they are scaled by `lora_alpha` / `lora`, where 0 means 2 · `lora`,
     and stand beside the block's dense layers that `lora_layers` names (by default all that there are). `freeze` names
     what stays as it is: see `freeze` below. Each layer learns `layer_decay` times as fast as the one above it (Howard
-    and Ruder 2018), and a freshly drawn head `head_rate` times as fast as the top of the rest.
+    and Ruder 2018), and a freshly drawn head `head_rate` times as fast as the top of the rest. With `fresh` only shape
+    and tokenizer come from the model, and all weights are drawn anew: what a comparison "from scratch" wants.
     """
 
     model: str = ""
+    fresh: bool = False
     lora: int = 0
     lora_alpha: float = 0.0
     lora_dropout: float = 0.0
@@ -58,6 +60,10 @@ class Finetune:
                 raise InputError(f"'lora_layers' must be of {', '.join(DENSE)}, got {name!r}.{hint}")
         for pattern in self.freeze:
             _pieces(pattern)
+        if self.fresh and (self.lora or not self.model):
+            raise InputError("'fresh' draws all weights of a 'model' anew: name one, and train all of it (no 'lora').")
+        if self.lora and not self.model:
+            raise InputError("'lora' adapts what has been learnt: name the 'model' to start from.")
 
     @property
     def low_rank(self) -> LowRank | None:

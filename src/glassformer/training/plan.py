@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from glassformer.training.display import size
-from glassformer.training.preparation import Prepared
+from glassformer.training.jobs import Prepared
 from glassformer.training.recipes import Recipe
 
 
@@ -14,38 +16,50 @@ def plan(
 ) -> list[tuple[str, str]]:
     """Rows of name and value: network, data, steps, memory."""
     settings = recipe.training
-    config = recipe.network_config(prepared.tokenizer.vocab_size)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    config: Any = network.config
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    parameters = sum(count for count, _ in sizes)
+    trained = sum(count for count, trains in sizes if trains)
     epoch = prepared.train.epoch(0)
     epochs = settings.steps * settings.accumulate / len(epoch)
-    layers = f"{config.n_encoder_layers}+{config.n_decoder_layers} layers of {config.d_model}"
+    depth = [count for count in (config.n_encoder_layers, config.n_decoder_layers) if count]
+    layers = f"{'+'.join(map(str, depth))} layers of {config.d_model}"
+    some = f", {trained:,} of them trained ({100 * trained / parameters:.1f} %)" if trained < parameters else ""
     accumulated = f" × {settings.accumulate}" if settings.accumulate > 1 else ""
     goes_on = f", going on after step {step}" if step else ""
-    return [
-        ("network", f"{layers}, {config.n_heads} heads: {parameters:,} parameters; {config.vocab_size:,} tokens"),
-        ("data", f"{len(prepared.train):,} pairs to train, {len(prepared.valid):,} to validate"),
+    rows = [
+        (
+            "network",
+            f"{layers}, {config.n_heads} heads: {parameters:,} parameters{some}; {config.vocab_size:,} tokens",
+        ),
+        ("data", prepared.counts),
         (
             "batches",
             f"{len(epoch):,} an epoch, up to {settings.batch_tokens:,} tokens{accumulated}, "
             f"{100 * prepared.train.padding():.1f} % padding",
         ),
         ("steps", f"{settings.steps:,} ({epochs:.1f} epochs){goes_on}, {precision} on {device}"),
-        ("memory", f"about {size(memory(recipe, parameters, config.vocab_size))}; {_disk(recipe, parameters)}"),
+        ("memory", f"about {size(memory(recipe, config, parameters, trained))}; {_disk(recipe, trained)}"),
         ("time", "said after the first 20 steps"),
     ]
+    if recipe.finetune.model:
+        what = "shape and tokenizer of " if recipe.finetune.fresh else ""
+        rows.insert(0, ("start", f"{what}{recipe.finetune.model}"))
+    return rows
 
 
-def memory(recipe: Recipe, parameters: int, vocab_size: int) -> float:
+def memory(recipe: Recipe, config: Any, parameters: int, trained: int) -> float:
     """A rough upper estimate in bytes: weights, gradients and two moments, and one batch's activations.
 
     Activations: fp32, about 14 vectors of width d_model and 3 of d_ff a position and layer, twice that in a decoder
-    layer, attention patterns left out (they are not stored); the logits three times.
+    layer that sees a source, attention patterns left out (they are not stored). Logits over a vocabulary exist in
+    chunks.
     """
-    config = recipe.network_config(vocab_size)
     tokens = recipe.training.batch_tokens
-    layers = config.n_encoder_layers + 2 * config.n_decoder_layers
-    activations = tokens * layers * (14 * config.d_model + 3 * config.d_ff) + 3 * tokens * vocab_size
-    return 16.0 * parameters + 4.0 * activations
+    both = config.n_encoder_layers and config.n_decoder_layers
+    layers = config.n_encoder_layers + (2 if both else 1) * config.n_decoder_layers
+    activations = tokens * layers * (14 * config.d_model + 3 * config.d_ff)
+    return 4.0 * parameters + 12.0 * trained + 4.0 * activations
 
 
 def _disk(recipe: Recipe, parameters: int) -> str:

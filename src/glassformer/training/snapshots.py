@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from glassformer.checkpoints.adapters import trained_names
 from glassformer.checkpoints.files import checksum, read_json, sha256, verify_checksum, write_json
 from glassformer.checkpoints.native import read_weights
 from glassformer.checkpoints.tensors import fill_network, read_tensors, write_tensors
@@ -68,7 +69,7 @@ def read_snapshot(folder: Path, network: nn.Module, optimizer: torch.optim.Optim
         moments = folder / "training" / OPTIMIZER
         if not moments.is_file() or sha256(moments) != state.optimizer:
             raise InputError(f"{moments} is missing, cut short or changed: its SHA-256 is not the one in {STATE}.")
-        fill_network(network, read_weights(folder), str(folder))
+        fill_network(network, read_weights(folder), str(folder), only=trained_names(network))
         fill_optimizer(optimizer, network, read_tensors(moments), str(moments))
     except InputError as error:
         raise InputError(f"{error} Remove {folder} to resume from the checkpoint before it.") from None

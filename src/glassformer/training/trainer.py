@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -17,16 +17,15 @@ from torch import nn
 
 from glassformer.errors import InputError
 from glassformer.tasks.objectives import Loss
-from glassformer.text.batches import Cursor
-from glassformer.text.pairs import PairBatches
+from glassformer.text.batches import Batches, Cursor
 from glassformer.training.display import Display, duration
 from glassformer.training.gradients import Objective, accumulate, clip_gradients
 from glassformer.training.logs import Log
 from glassformer.training.optimizers import build_optimizer, set_learning_rate
 from glassformer.training.runs import Run
-from glassformer.training.schedules import learning_rate
+from glassformer.training.schedules import batches_at, learning_rate
 from glassformer.training.snapshots import Progress, read_snapshot, write_snapshot
-from glassformer.training.validation import Validation
+from glassformer.training.validation import Validation, means
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,12 +44,13 @@ class Trainer:
         self,
         network: nn.Module,
         objective: Objective,
-        batches: PairBatches,
+        batches: Batches[Any],
         validation: Validation,
         run: Run,
         write_model: Callable[[Path], None],
         *,
         display: Display,
+        factors: Mapping[str, float] | None = None,
         precision: str = "fp32",
         logs: tuple[Log, ...] = (),
     ) -> None:
@@ -58,7 +58,7 @@ class Trainer:
         self.run, self.display, self.precision, self.logs = run, display, precision, logs
         self.settings = run.recipe.training
         self.progress = Progress(cursor={"epoch": 0, "index": 0})
-        self.optimizer = build_optimizer(network, self.settings)
+        self.optimizer = build_optimizer(network, self.settings, factors)
         self.device = next(network.parameters()).device
         self._write_model = write_model
         self._stop: str | None = None
@@ -102,7 +102,7 @@ class Trainer:
             self._checkpoint()
         return self.progress
 
-    def _step(self, cursor: Cursor) -> None:
+    def _step(self, cursor: Cursor[Any]) -> None:
         settings, step = self.settings, self.progress.step + 1
         began = time.perf_counter()
         rate = learning_rate(
@@ -111,21 +111,27 @@ class Trainer:
             peak=settings.learning_rate,
             warmup=settings.warmup,
             steps=settings.steps,
+            cooldown=settings.cooldown,
+            floor=settings.floor,
         )
         set_learning_rate(self.optimizer, rate)
-        batches = [part.to(self.device) for _ in range(settings.accumulate) for part in next(cursor).parts()]
+        count = batches_at(step, settings.accumulate, settings.batch_ramp)
+        batches = [part.to(self.device) for _ in range(count) for part in next(cursor).parts()]
         self.optimizer.zero_grad(set_to_none=True)
         sums = accumulate(
             self.network, self.objective, batches, seed=settings.seed, step=step, precision=self.precision
         )
+        if not sums["count"]:
+            raise InputError(self._nothing_to_learn(step))
         norm = clip_gradients(self.network, settings.clip)
         if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
             raise InputError(self._not_finite(step, sums["loss"], norm))
         self.optimizer.step()
         self.progress.step = step
-        self.progress.tokens += int(sums["count"])
+        tokens = sum(batch.n_tokens for batch in batches)
+        self.progress.tokens += tokens
         self._busy += time.perf_counter() - began
-        self._busy_tokens += sums["count"]
+        self._busy_tokens += tokens
         for name, value in {**sums, "norm": norm, "steps": 1.0}.items():
             self.progress.window[name] = self.progress.window.get(name, 0.0) + value
 
@@ -150,15 +156,13 @@ class Trainer:
 
     def _log_window(self) -> None:
         sums, steps = self.progress.window, self.progress.window["steps"]
-        nll = sums.get("nll", sums["loss"]) / sums["count"]
+        nll = {"nll": sums["nll"] / sums["count"]} if "nll" in sums else {}
         self._write(
             {
                 "step": self.progress.step,
                 "epoch": self.progress.cursor["epoch"],
-                "loss": sums["loss"] / sums["count"],
-                "nll": nll,
-                "perplexity": math.exp(min(nll, 700.0)),
-                "accuracy": sums.get("correct", 0.0) / sums["count"],
+                **means(sums),
+                **nll,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "gradient_norm": sums["norm"] / steps,
                 "tokens": self.progress.tokens,
@@ -224,6 +228,12 @@ class Trainer:
         self._steps_here += 1
         if self._steps_here == 20 and progress.step < settings.steps:
             self.display.say(f"  time     about {duration(max(left, 0.0))} more for {settings.steps:,} steps")
+
+    def _nothing_to_learn(self, step: int) -> str:
+        return (
+            f"The batches of step {step} hold nothing to predict: all of it is padding. Check the data files and "
+            "'training.batch_tokens'."
+        )
 
     def _not_finite(self, step: int, loss: float, norm: float) -> str:
         what = f"loss became {loss}" if not math.isfinite(loss) else f"gradient's norm became {norm}"

@@ -1,22 +1,24 @@
-"""How good the network is at the moment: loss on held-out pairs, a metric on its translations, a few samples."""
+"""How good the network is at the moment: loss on held-out data, the task's own metrics, a few samples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from glassformer.tasks.evaluation import evaluate
+from glassformer.models.encoder import Encoder
 from glassformer.tasks.model import Model
-from glassformer.text.corpora import Pairs
-from glassformer.text.pairs import PairBatches
+from glassformer.text.batches import Batches
 from glassformer.training.gradients import Objective, add_sums
+from glassformer.training.jobs import Job, Prepared
+from glassformer.training.jobs.job import Sample
 from glassformer.training.precision import autocast
-from glassformer.training.recipes import Evaluation
+from glassformer.training.recipes import Recipe
 
 
 @contextmanager
@@ -31,61 +33,74 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train(before)
 
 
-def held_out_loss(network: nn.Module, objective: Objective, batches: PairBatches, precision: str) -> dict[str, float]:
-    """`valid_loss`, `valid_perplexity` and `valid_accuracy` over all pairs, the right words before each being given."""
+def held_out_loss(network: nn.Module, objective: Objective, batches: Batches[Any], precision: str) -> dict[str, float]:
+    """`valid_loss`, and where the objective knows them `valid_perplexity` and `valid_accuracy`, over all batches."""
     device = next(network.parameters()).device
     sums: dict[str, float] = {}
     with evaluating(network):
         for batch in batches.once():
             with autocast(device, precision):
                 add_sums(sums, objective(network, batch.to(device)))
-    nll = sums.get("nll", sums["loss"]) / sums["count"]
-    return {
-        "valid_loss": sums["loss"] / sums["count"],
-        "valid_perplexity": math.exp(min(nll, 700.0)),
-        "valid_accuracy": sums.get("correct", 0.0) / sums["count"],
-    }
+    return {f"valid_{name}": value for name, value in means(sums).items()}
+
+
+def means(sums: Mapping[str, float]) -> dict[str, float]:
+    """From summed losses to `loss`, and `nll`, `perplexity` and `accuracy` where there is what they need."""
+    count = sums["count"]
+    found = {"loss": sums["loss"] / count}
+    if "nll" in sums:
+        found["perplexity"] = math.exp(min(sums["nll"] / count, 700.0))
+    if "correct" in sums:
+        found["accuracy"] = sums["correct"] / count
+    return found
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Judges one network on the validation pairs. `measure` is called between steps and draws nothing at random."""
+    """Judges one network on the held-out data. `measure` is called between steps and draws nothing at random.
 
-    model: Model
+    `model` gives the network as it is now, with what running it needs.
+    """
+
+    network: nn.Module
+    model: Callable[[], Model]
     objective: Objective
-    batches: PairBatches
-    pairs: Pairs
-    settings: Evaluation
+    job: Job
+    prepared: Prepared
+    recipe: Recipe
     precision: str = "fp32"
 
     @property
     def metric(self) -> str:
         """The field of `measure` that decides which checkpoint is the best."""
-        return f"valid_{self.settings.metric}"
+        return f"valid_{self.recipe.evaluation.metric}"
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether `value` of the metric beats `best`: a loss is better lower, a score higher."""
         if best is None:
             return not math.isnan(value)
-        return value < best if self.settings.metric == "loss" else value > best
+        return value < best if self.metric == "valid_loss" else value > best
 
     def measure(self) -> dict[str, float]:
-        """The loss, and with a metric other than "loss" that metric on greedy translations of all pairs."""
-        network = self.model.network
-        result = held_out_loss(network, self.objective, self.batches, self.precision)
-        if self.settings.metric != "loss":
-            with evaluating(network):
-                scores = evaluate(self.model, self.pairs, tokenized=self.settings.tokenized, beam=1)
-            result[self.metric] = float(scores[self.settings.metric])
+        """The loss, and with a metric that does not come with it, those of the task."""
+        result = held_out_loss(self.network, self.objective, self.prepared.valid, self.precision)
+        if self.metric not in result:
+            with self._judging():
+                scores = self.job.score(self.model(), self.prepared, self.recipe)
+            result |= {f"valid_{name}": value for name, value in scores.items()}
         return result
 
-    def samples(self, count: int) -> list[tuple[str, str, str]]:
-        """Source, reference and greedy translation of `count` pairs spread over the validation data."""
-        count = min(count, len(self.pairs.source))
+    def samples(self, count: int) -> list[Sample]:
+        """What the model makes of a few texts spread over the held-out data."""
         if count == 0:
             return []
-        rows = [i * len(self.pairs.source) // count for i in range(count)]
-        sources = [self.pairs.source[row] for row in rows]
-        with evaluating(self.model.network):
-            results = self.model.translate(sources, beam=1, tokenized=self.settings.tokenized)
-        return [(self.pairs.source[row], self.pairs.target[row], r.text) for row, r in zip(rows, results, strict=True)]
+        with self._judging():
+            return self.job.samples(self.model(), self.prepared, self.recipe, count)
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """Without gradients; encoders in the precision of the training, what generates as it always does."""
+        encoder = isinstance(self.network, Encoder)
+        context = autocast(next(self.network.parameters()).device, self.precision) if encoder else nullcontext()
+        with evaluating(self.network), context:
+            yield

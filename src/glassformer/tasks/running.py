@@ -1,0 +1,28 @@
+"""A network as it is to be run: fp32, or with smaller numbers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from glassformer.errors import InputError, did_you_mean
+from glassformer.layers.int8 import int8
+from glassformer.layers.quantized import QuantizedLinear, quantized
+from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.tasks.precision import PRECISIONS
+
+
+def at_precision(network: nn.Module, precision: str | None) -> nn.Module:
+    """The network as it is to run; None leaves it as it was opened."""
+    if precision is None:
+        return network
+    if precision not in PRECISIONS:
+        hint = did_you_mean(str(precision), PRECISIONS)
+        raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}.{hint}")
+    if precision == "bf16":
+        return network.bfloat16()
+    if precision == "int8" and isinstance(network, EncoderDecoder):
+        return int8(network)  # a beam brings many rows at a time: there rounding row by row is faster
+    stored = any(isinstance(module, QuantizedLinear) for module in network.modules())
+    if precision not in ("int8", "int4") or stored:
+        return network
+    return quantized(network, 4 if precision == "int4" else 8)

@@ -1,0 +1,188 @@
+"""Question answering: questions with contexts, the loss of both ends of the answer, exact match and F1."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from glassformer.errors import InputError
+from glassformer.models.config import Spans
+from glassformer.models.encoder import Encoder
+from glassformer.tasks.answer import MAX_TOKENS, evaluate_answers, threshold_for
+from glassformer.tasks.model import Model
+from glassformer.tasks.objectives import spans
+from glassformer.text.batches import ExampleBatches
+from glassformer.text.corpora import resolve
+from glassformer.text.pipeline import TextPipeline
+from glassformer.text.questions import Question, read_questions, split_titles
+from glassformer.text.spans import SpanPieces
+from glassformer.text.tokenizer import Tokenizer
+from glassformer.training.gradients import Objective
+from glassformer.training.jobs.classification import framed_config
+from glassformer.training.jobs.job import (
+    Given,
+    Job,
+    Prepared,
+    Root,
+    Sample,
+    shortened,
+    spread,
+    train_tokenizer,
+)
+from glassformer.training.recipes import Data, Recipe
+
+SPLITS = ("train", "valid", "test")
+
+
+def split_questions(data: Data, split: str, root: Root = None) -> list[Question]:
+    """The questions of "train", "valid" or "test": of the articles that the split's list of titles names, or where it
+    has none, of those in no other split's list. `InputError` for a title that none of its files has."""
+    titles = set(getattr(data, f"{split}_titles"))
+    elsewhere = {title for other in SPLITS if other != split for title in getattr(data, f"{other}_titles")}
+    if both := sorted(titles & elsewhere):
+        raise InputError(f"the article '{both[0]}' must belong to one of train, valid and test, and is in two lists.")
+    found: list[Question] = []
+    for path in data.paths(split):
+        questions = read_questions(resolve(path, root), data.occurrence)
+        there = {question.title for question in questions.items}
+        if titles:
+            found += split_titles(questions, titles & there)[0].items
+            titles -= there
+        elif not getattr(data, f"{split}_titles"):
+            found += split_titles(questions, elsewhere & there)[1].items
+    if titles:
+        raise InputError(f"'data.{split}_titles': no {split} file has an article '{min(titles)}'.")
+    if not found:
+        raise InputError(f"The {split} data have no question left: all their articles belong to other splits.")
+    return found
+
+
+def unanswerable(questions: list[Question], share: float, seed: int) -> list[Question]:
+    """`share` times as many questions, each beside another paragraph of its article: one that does not hold any of the
+    texts of its answers. Drawn by `seed`; articles of one paragraph give none."""
+    contexts: dict[str, list[str]] = defaultdict(list)
+    for question in questions:
+        if question.context not in contexts[question.title][-1:]:
+            contexts[question.title].append(question.context)
+    random = np.random.default_rng([seed, 3])
+    count = round(share * len(questions))
+    order = np.concatenate([random.permutation(len(questions)) for _ in range(count // len(questions) + 1)])[:count]
+    found = []
+    for row in order.tolist():
+        question = questions[row]
+        others = [
+            context
+            for context in contexts[question.title]
+            if context != question.context and not any(answer.text in context for answer in question.answers)
+        ]
+        if others:
+            context = others[int(random.integers(len(others)))]
+            found.append(dataclasses.replace(question, id=f"{question.id}-no", context=context, answers=()))
+    return found
+
+
+def prepare(given: Given) -> Prepared:
+    """Read train and valid, cut contexts into pieces. `InputError` for whatever is wrong with the files."""
+    recipe = given.recipe
+    data = recipe.data
+    train, valid = (split_questions(data, split, given.root) for split in ("train", "valid"))
+    if data.negatives:
+        train = [*train, *unanswerable(train, data.negatives, recipe.training.seed)]
+    tokenizer = given.known_tokenizer() or train_tokenizer(
+        recipe, [text for one in train for text in (one.question, one.context)], framed=True
+    )
+    pad_id = given.start.held.config.pad_id if given.start is not None else tokenizer.pad_id or 0
+    pieces = [_pieces(given, tokenizer, questions, pad_id) for questions in (train, valid)]
+    settings = recipe.training
+    held = max(settings.batch_tokens, recipe.evaluation.batch_tokens)
+    none = sum(not one.answers for one in train)
+    return Prepared(
+        tokenizer=tokenizer,
+        pipeline=given.pipeline(TextPipeline()),
+        train=ExampleBatches(pieces[0], tokens=settings.batch_tokens, seed=settings.seed),
+        valid=ExampleBatches(pieces[1], tokens=held),
+        held=valid,
+        counts=f"{len(train):,} questions to train ({none:,} without an answer) in {len(pieces[0].pieces):,} pieces, "
+        f"{len(valid):,} to validate",
+        fingerprint=_fingerprint(train, valid),
+        head=Spans(),
+        derived=framed_config(tokenizer),
+    )
+
+
+def _pieces(given: Given, tokenizer: Tokenizer, questions: list[Question], pad_id: int) -> SpanPieces:
+    data = given.recipe.data
+    return SpanPieces(
+        tokenizer,
+        [one.question for one in questions],
+        [one.context for one in questions],
+        [
+            (one.answers[0].start, one.answers[0].start + len(one.answers[0].text)) if one.answers else None
+            for one in questions
+        ],
+        max_tokens=min(data.max_tokens or MAX_TOKENS, given.positions()),
+        stride=data.stride,
+        pad_id=pad_id,
+    )
+
+
+def _fingerprint(*splits: list[Question]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for one in (question for questions in splits for question in questions):
+        digest.update(repr((one.question, one.context, one.answers)).encode())
+    return digest.hexdigest()
+
+
+def _objective(recipe: Recipe, network: nn.Module) -> Objective:
+    return spans
+
+
+def _settings(recipe: Recipe) -> dict[str, int]:
+    return {"max_tokens": recipe.data.max_tokens, "stride": recipe.data.stride}
+
+
+def _score(model: Model, prepared: Prepared, recipe: Recipe) -> dict[str, float]:
+    questions = spread(prepared.held, recipe.evaluation.examples)
+    if all(one.answers for one in questions):
+        scores = evaluate_answers(model, questions, **_settings(recipe))
+        return {name: float(scores[name]) for name in ("exact_match", "f1")}
+    best = threshold_for(model, questions, **_settings(recipe))
+    scores = evaluate_answers(model, questions, threshold=best.value, **_settings(recipe))
+    return {name: float(scores[name]) for name in ("exact_match", "f1")}
+
+
+def _settle(model: Model, prepared: Prepared, recipe: Recipe) -> None:
+    """Where some held-out questions have no answer, the threshold of refusal that is best on them."""
+    if all(one.answers for one in prepared.held):
+        return
+    best = threshold_for(model, prepared.held, **_settings(recipe))
+    network: Any = model.network
+    network.config = dataclasses.replace(network.config, head=Spans(best.value))
+
+
+def _samples(model: Model, prepared: Prepared, recipe: Recipe, count: int) -> list[Sample]:
+    questions = spread(prepared.held, count)
+    found = model.answer([one.question for one in questions], [one.context for one in questions])
+    return [
+        (
+            shortened(one.question),
+            one.answers[0].text if one.answers else "(no answer)",
+            f"{answer.text or '(no answer)'} ({answer.score:+.1f})",
+        )
+        for one, answer in zip(questions, found, strict=True)
+    ]
+
+
+def _evaluate(
+    model: Model, recipe: Recipe, split: str, root: Root = None, *, threshold: float | None = None, **_: Any
+) -> dict[str, Any]:
+    questions = split_questions(recipe.data, split, root)
+    return evaluate_answers(model, questions, threshold=threshold, **_settings(recipe))
+
+
+JOB = Job("spans", (Encoder,), prepare, _objective, _score, _samples, _evaluate, _settle)
