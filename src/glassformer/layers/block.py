@@ -132,7 +132,7 @@ class Stack(nn.Module):
         `positions` are 0, 1, … unless given, and then `held` says how many positions the caches hold, and in how many
         slots each. Raises `InputError` for more positions than the stack has.
         """
-        self._check(ids, positions)
+        self._check(ids)
         nothing: Sequence[None] = [None] * len(self.blocks)
         x = self.embedding(ids, positions, segments)
         rotation, bias = self._rotation(ids, positions), self._bias(ids, positions, held)
@@ -140,8 +140,8 @@ class Stack(nn.Module):
             x = block(x, mask, causal, memory, memory_mask, keep, rotation, bias)
         return x if self.final_norm is None else self.final_norm(x)
 
-    def _check(self, ids: Tensor, positions: Tensor | None) -> None:
-        if positions is None and ids.shape[1] > self.max_length:
+    def _check(self, ids: Tensor) -> None:
+        if ids.shape[1] > self.max_length:
             raise InputError(
                 f"a sequence may have at most {self.max_length} positions, got {ids.shape[1]}: "
                 "shorten or split it, or use a model with a larger 'max_length'."
