@@ -57,13 +57,12 @@ def build_optimizer(
 def _groups(network: nn.Module, settings: Training, factors: Mapping[str, float]) -> dict[str, list[dict[str, Any]]]:
     """Trained parameters by what is done to them, a group for each factor, the largest factor first."""
     inner = _inner_matrices(network) if settings.optimizer == "muon" else set()
-    muon_rate = float(getattr(settings, "muon_rate", 1.0))
     found: dict[str, dict[float, dict[str, Any]]] = {"inner": {}, "matrices": {}, "vectors": {}}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         kind = "inner" if parameter in inner else "matrices" if parameter.ndim >= 2 else "vectors"
-        factor = factors.get(name, 1.0) * (muon_rate if kind == "inner" else 1.0)
+        factor = factors.get(name, 1.0) * (settings.muon_rate if kind == "inner" else 1.0)
         group = {
             "params": [],
             "weight_decay": 0.0 if kind == "vectors" else settings.weight_decay,
