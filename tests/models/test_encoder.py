@@ -158,6 +158,26 @@ def test_where_there_is_padding_may_be_said(config: Config) -> None:
     assert not torch.allclose(network(ids, None, torch.ones_like(real)).logits[1], network(ids).logits[1], atol=1e-4)
 
 
+@every_choice
+def test_the_states_alone_are_those_of_a_whole_forward(config: Config) -> None:
+    """Also where padding and segments are given."""
+    network, ids = network_of(config).eval(), ids_of()
+    real = torch.ones_like(ids, dtype=torch.bool)
+    segments = (torch.arange(ids.shape[1]) > 3).long().expand_as(ids) if config.n_segments else None
+    assert torch.equal(network.hidden(ids), network(ids).hidden)
+    given = network.hidden(ids, segments, real)
+    assert torch.equal(given, network(ids, segments, real).hidden)
+    assert not torch.allclose(given, network.hidden(ids), atol=1e-4)
+
+
+def test_the_head_of_words_reads_them_place_by_place() -> None:
+    network, ids = network_of(BERT), ids_of()
+    places = torch.tensor([1, 8, 15])
+    chosen = network.head.features(network.hidden(ids).flatten(0, 1)[places])
+    logits = network(ids).logits.flatten(0, 1)[places]
+    torch.testing.assert_close(network.head.words(chosen), logits, **contracts.TOLERANCE)
+
+
 def test_a_mean_is_over_real_tokens() -> None:
     network, ids = network_of(replace(BERT, head=Sentence(normalize=False))), ids_of()
     output = network(ids)
