@@ -164,6 +164,8 @@ def test_what_cannot_be_cut():
     for max_tokens in (4, 2):
         with pytest.raises(InputError, match=rf"with {max_tokens} in all, that leaves 0 for its context"):
             SpanPieces(wordpiece(), ["a"], ["b"], max_tokens=max_tokens, stride=4)
+        with pytest.raises(InputError, match="that leaves 0 for its context"):
+            SpanPieces(wordpiece(), ["a"], [""], max_tokens=max_tokens, stride=4)
 
 
 def test_batches_move_whole():
