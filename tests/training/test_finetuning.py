@@ -247,6 +247,7 @@ def test_a_fresh_head_learns_faster() -> None:
     found = factors(LABELS, fresh, head_rate=10.0)
     assert {name for name, factor in found.items() if factor == 10.0} == set(fresh)
     assert found["pooler.dense.weight"] == 1.0
+    assert factors(GPT, ("head.weight",), head_rate=10.0)["stack.embedding.token.weight"] == 0.5**4, "a tied head"
     found = factors(LABELS, (*fresh, "stack.blocks.0.norm_1.bias"), head_rate=10.0)
     assert found["stack.blocks.0.norm_1.bias"] == 10.0 / 8
 
