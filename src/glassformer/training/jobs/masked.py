@@ -54,6 +54,8 @@ def prepare(given: Given) -> Prepared:
     if context > given.positions():
         raise InputError(f"'data.context' must be at most the model's {given.positions()} positions, got {context}.")
     settings = recipe.training
+    if context > settings.batch_tokens:
+        raise InputError(f"'training.batch_tokens' must hold a window of {context} tokens ('data.context').")
     ids = {split: tokenizer.encode_all(texts) for split, texts in documents.items()}
     pad_id = given.start.held.config.pad_id if given.start is not None else tokenizer.pad_id or 0
     train = masked(tokenizer, ids["train"], context, pad_id, seed=settings.seed)
