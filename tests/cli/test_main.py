@@ -12,7 +12,8 @@ from processes import Glassformer
 from glassformer.cli.main import main
 
 VERBS = (
-    *("demo", "train", "evaluate", "translate", "generate", "chat", "embed", "fill"),
+    *("demo", "train", "finetune", "evaluate", "translate", "generate", "chat", "embed", "fill"),
+    *("classify", "answer", "summarize"),
     *("import", "export", "quantize", "params", "plot", "average", "models"),
 )
 
@@ -62,6 +63,12 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         (["generate", "a dog"], "--model"),
         (["embed", "--model", "no-such-model", "a dog"], "no-such-model"),
         (["quantize", "a", "b"], "--precision"),
+        (["finetune"], "recipes/sst2.toml"),
+        (["finetune", "recipes/dates.toml"], "--model"),
+        (["finetune", "a.toml", "--lra"], "--lora"),
+        (["classify", "a dog"], "--model"),
+        (["answer", "--model", "x", "Who?"], "--context"),
+        (["summarize", "--model", "no-such-model", "--max-new-tokens", "few"], "--max-new-tokens"),
     ],
 )
 def test_a_mistake_is_one_line_with_a_hint(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:

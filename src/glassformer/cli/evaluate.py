@@ -79,7 +79,7 @@ def evaluate(
     folder = _folder(model)
     recipe = _recipe(folder)
     if recipe is None and data is None:
-        raise InputError(f"{model} does not say which data it was trained on; name some with --data.")
+        raise InputError(f"{model} does not say which data it was trained on; name some with --data, or with --text.")
     loaded = glassformer.load(model if folder is None else folder, precision=precision)
     if data is not None:
         recipe = _other_data(loaded, recipe, data, source, target, fields)

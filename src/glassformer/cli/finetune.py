@@ -12,6 +12,7 @@ from glassformer.errors import InputError
 
 LORA = 8
 """The rank of low-rank layers where --lora says none."""
+_OPTIONS = ("--model", "--lora", "--no-lora", "--freeze", "--data-root", "--run", "--name", "--log", "--help")
 
 
 def finetune(
@@ -52,7 +53,7 @@ def finetune(
 
     It is the training of glassformer train, with a [finetune] section; a run is gone on with by its --resume.
     """
-    recipes, overrides = split_overrides(recipe)
+    recipes, overrides = split_overrides(recipe, _OPTIONS)
     if run is not None and name is not None:
         raise InputError("--run and --name both name the run's folder; give one of them.")
     if len(recipes) != 1:

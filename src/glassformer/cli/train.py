@@ -55,10 +55,11 @@ def train(
         glassformer.train(recipes[0], run=folder, data_root=data_root, log=log, **overrides)
 
 
-def split_overrides(tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+def split_overrides(tokens: Sequence[str], options: Sequence[str] = _OPTIONS) -> tuple[list[str], dict[str, Any]]:
     """The tokens that are no option, and `--section.key value`, `--section.key=value` or `--section.key` (true).
 
-    Raises `InputError` for an option without a dot: no recipe has such a key.
+    Raises `InputError` for an option without a dot: no recipe has such a key, but one of the verb's `options` may have
+    been meant.
     """
     plain: list[str] = []
     overrides: dict[str, Any] = {}
@@ -71,7 +72,7 @@ def split_overrides(tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         key, equals, value = token[2:].partition("=")
         if "." not in key:
             raise InputError(
-                f"unknown option '--{key}'.{did_you_mean(f'--{key}', _OPTIONS)} "
+                f"unknown option '--{key}'.{did_you_mean(f'--{key}', options)} "
                 "Keys of the recipe are written with their section, as in --training.steps 500."
             )
         if not equals:
