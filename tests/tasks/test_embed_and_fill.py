@@ -7,7 +7,7 @@ import torch
 from tasks.small_writers import WORDS, reader
 
 from glassformer.errors import InputError
-from glassformer.models.config import Classification, MaskedLM, Sentence, Tagging
+from glassformer.models.config import Classification, MaskedLM, Sentence, Spans, Tagging
 from glassformer.tasks.fill import Fill
 
 TEXTS = ["a man rides", "two women eat a bike on the road", "dog", "", "dogs run on the road two", "dog"]
@@ -51,7 +51,12 @@ def test_what_cannot_be_embedded() -> None:
         reader(Sentence()).embed(["a", None])  # type: ignore[list-item]
     with pytest.raises(InputError, match="'batch_tokens'"):
         reader(Sentence()).embed(["a"], batch_tokens=0)
-    for head, message in ((None, "fills masks"), (Classification(("x", "y")), "classes"), (Tagging(("x",)), "labels")):
+    for head, message in (
+        (None, "fills masks"),
+        (Classification(("x", "y")), r"gives a text one of its labels \(classify\)"),
+        (Tagging(("x",)), "labels tokens"),
+        (Spans(), r"finds answers in a text \(answer\)"),
+    ):
         with pytest.raises(InputError, match=f"'embed' wants a model with a sentence head; .*{message}"):
             reader(head).embed("a")
 
