@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -10,38 +9,24 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import tiny_recipe
+from tiny_runs import assert_same, metrics, tiny_recipe
 
 from glassformer.checkpoints.native import INDEX, WEIGHTS, find, load
 from glassformer.training.display import Silent
 from glassformer.training.experiment import resume, train
-from glassformer.training.runs import METRICS, Run
+from glassformer.training.runs import Run
 from glassformer.training.trainer import Trainer
-
-TIMES = {"seconds", "tokens_per_second"}
-
-
-def metrics(run: Path) -> list[dict[str, object]]:
-    lines = (run / METRICS).read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
-
-
-def assert_same(run: Path, other: Path) -> None:
-    """Equal metrics, checkpoints, optimizer and final weights."""
-    assert metrics(run) == metrics(other)
-    files = [sorted(path.relative_to(folder) for path in folder.rglob("*.safetensors")) for folder in (run, other)]
-    assert files[0] == files[1] and Path(WEIGHTS) in files[0]
-    for path in files[0]:
-        assert (run / path).read_bytes() == (other / path).read_bytes(), path
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(("mode", "count"), [("time", 2), ("write", 4)])
-def test_killed_at_random_and_resumed_is_bit_equal(corpus: Path, mode: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("task", "mode", "count"), [("translation", "time", 2), ("translation", "write", 4), ("labels-lora", "time", 2)]
+)
+def test_killed_at_random_and_resumed_is_bit_equal(corpus: Path, task: str, mode: str, count: int) -> None:
     seed = random.randrange(10**6)
     script = Path(__file__).parent / "killed_runs.py"
     done = subprocess.run(
-        [sys.executable, str(script), str(corpus), mode, str(count), str(seed)],
+        [sys.executable, str(script), str(corpus), task, mode, str(count), str(seed)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
+from glassformer.checkpoints.native import INDEX, WEIGHTS
 from glassformer.training.recipes import Data, Evaluation, Recipe, Text, Training
+from glassformer.training.runs import METRICS
 
+TIMES = {"seconds", "tokens_per_second"}
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
@@ -53,3 +57,18 @@ def tiny_recipe(**training: object) -> Recipe:
         training=Training(**{**settings, **training}),  # type: ignore[arg-type]
         evaluation=Evaluation(average=2, tokenized=True),
     )
+
+
+def metrics(run: Path) -> list[dict[str, object]]:
+    """The lines of metrics.jsonl without the times."""
+    lines = (run / METRICS).read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Equal metrics, checkpoints, optimizers, and finished models with what is said of them."""
+    assert metrics(run) == metrics(other)
+    files = [sorted(path.relative_to(folder) for path in folder.rglob("*.safetensors")) for folder in (run, other)]
+    assert files[0] == files[1] and Path(WEIGHTS) in files[0]
+    for path in [*files[0], Path(INDEX)]:
+        assert (run / path).read_bytes() == (other / path).read_bytes(), path

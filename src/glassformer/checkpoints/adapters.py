@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from glassformer.checkpoints.tensors import fill_network, network_tensors
 from glassformer.errors import InputError
 from glassformer.layers.low_rank import LowRank, add_low_rank, has_low_rank, low_rank_tensors
-
-Opener = Callable[[str], nn.Module]
-"""Gives the network that a base's name means."""
 
 
 @dataclass(frozen=True)

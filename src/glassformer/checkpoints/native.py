@@ -9,7 +9,7 @@ for each file under both names and takes the one whose SHA-256 is written down.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import glassformer
-from glassformer.checkpoints.adapters import Adapter, Opener, assemble
+from glassformer.checkpoints.adapters import Adapter, assemble
 from glassformer.checkpoints.families import family, family_of
 from glassformer.checkpoints.files import (
     checksum,
@@ -57,6 +57,10 @@ class Loaded:
     adapter: Adapter | None = None
 
 
+Opener = Callable[[str], Loaded]
+"""Gives the model that a base's name means."""
+
+
 @dataclass(frozen=True)
 class _Index:
     """`glassformer.json`, key by key."""
@@ -91,8 +95,9 @@ def save(
 
     `dtype` stores the floating-point weights as that type (`torch.float16` halves the file). `blocks` are stored in
     place of the weights that they are named after, and `precision` says what they are; see `checkpoints.quantized`.
-    With `adapter` only trained tensors are written, and the base is needed to load them. A checkpoint already in the
-    folder stays whole until the new one is. `extra` is kept as it is, for people: plain JSON values.
+    With `adapter` only trained tensors are written; all else, the tokenizer too, is that of the base, which is needed
+    to load them. A checkpoint already in the folder stays whole until the new one is. `extra` is kept as it is, for
+    people: plain JSON values.
 
     Raises `InputError` for a family that checkpoints do not know and for a quantised copy of a network, `OSError` where
     the disk does not take it.
@@ -108,7 +113,9 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     _settle(folder)
     try:
-        files = {WEIGHTS: write_tensors(_new(folder, WEIGHTS), tensors), TOKENIZER: _write_tokenizer(folder, tokenizer)}
+        files = {WEIGHTS: write_tensors(_new(folder, WEIGHTS), tensors)}
+        if adapter is None:
+            files[TOKENIZER] = _write_tokenizer(folder, tokenizer)
         content = {
             "format": 3 if adapter else 2 if precision else 1,
             "family": kind,
@@ -142,7 +149,7 @@ def _without_defaults(pipeline: TextPipeline) -> dict[str, Any]:
 def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None, merge: bool = True) -> Loaded:
     """Read the checkpoint in `folder`, onto the CPU. With `stored`, quantised weights stay so, for running only.
 
-    An adapter needs `base`, which gives the network of its base's name; its low-rank layers are merged into their dense
+    An adapter needs `base`, which gives the model of its base's name; its low-rank layers are merged into their dense
     ones, unless it is to be trained further and `merge` is off.
 
     Raises `InputError` for a folder or file that is missing, a file cut short or changed by a byte, a key this version
@@ -154,8 +161,9 @@ def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None
     kind = family(index.family, where)
     config = from_mapping(kind.config, index.config, f"{where} [config]")
     pipeline = from_mapping(TextPipeline, index.text, f"{where} [text]")
-    weights, text = (_verified(folder, name, index) for name in (WEIGHTS, TOKENIZER))
-    tokenizer = Tokenizer.load(text)
+    weights = _verified(folder, WEIGHTS, index)
+    held = None if index.adapter is None else _base(index.adapter, folder, base)
+    tokenizer = Tokenizer.load(_verified(folder, TOKENIZER, index)) if held is None else held.tokenizer
     if tokenizer.vocab_size > config.vocab_size:  # embeddings may have rows to spare
         raise InputError(
             f"{folder}: the vocabulary does not fit the network: {TOKENIZER} has {tokenizer.vocab_size} tokens, "
@@ -166,9 +174,9 @@ def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None
     tensors |= {name: _numbers(t, f"{weights}: '{name}'", skip=stored) for name, t in blocks.items()}
     with torch.random.fork_rng(devices=[]):  # building draws initial weights; loading must not move the user's seed
         network = kind.network(config)
-        if index.adapter is not None:
-            assemble(network, index.adapter, tensors, _base(index.adapter, folder, base), str(folder))
-    if index.adapter is None:
+        if held is not None and index.adapter is not None:
+            assemble(network, index.adapter, tensors, held.network, str(folder))
+    if held is None:
         fill_network(network, tensors, str(weights))
     elif merge:
         merge_low_rank(network)
@@ -179,7 +187,7 @@ def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None
     return Loaded(network.eval(), tokenizer, pipeline, index.task, config, index.extra, adapter)
 
 
-def _base(adapter: Adapter, folder: Path, opener: Opener | None) -> nn.Module:
+def _base(adapter: Adapter, folder: Path, opener: Opener | None) -> Loaded:
     if opener is None:
         raise InputError(f"{folder} is an adapter: it is loaded together with '{adapter.base}', by glassformer.load.")
     try:

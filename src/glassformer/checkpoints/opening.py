@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from glassformer.checkpoints import native
 from glassformer.checkpoints.gguf import read_gguf
 from glassformer.checkpoints.huggingface import CONFIG, read_folder
@@ -49,7 +47,7 @@ def open_model(name: str | Path, *, stored: bool = False, merge: bool = True) ->
     """
     path = Path(name)
     if (path / native.INDEX).is_file() or (path / "checkpoints").is_dir() or str(name) in native.shipped():
-        return native.load(native.find(name), stored=stored, base=_base_network, merge=merge)
+        return native.load(native.find(name), stored=stored, base=open_model, merge=merge)
     if path.is_file():
         return _open_file(path, stored)
     if path.is_dir():
@@ -63,10 +61,6 @@ def open_model(name: str | Path, *, stored: bool = False, merge: bool = True) ->
         f"No model '{name}': neither a folder or file nor a known name ({', '.join(known)}) "
         f"nor owner/name on the Hub of Hugging Face.{did_you_mean(str(name).lower(), known)}"
     )
-
-
-def _base_network(name: str) -> nn.Module:
-    return open_model(name).network
 
 
 def _open_file(path: Path, stored: bool) -> Loaded:

@@ -33,6 +33,7 @@ _CLASSES: dict[str, type] = {
     "BertForQuestionAnswering": Spans,
 }
 
+_THRESHOLD = "no_answer_threshold"  # a key of ours, which transformers keeps and does not use
 _BOS, _EOS = 1, 2  # BERT has neither; these are our config's defaults
 
 
@@ -73,7 +74,12 @@ def _read_head(settings: Mapping[str, Any]) -> Head:
         return kind(_labels(settings))
     if kind is Sentence:
         return Sentence("mean", normalize=False)
-    return MaskedLM() if kind is MaskedLM else Spans()
+    return MaskedLM() if kind is MaskedLM else _spans(settings)
+
+
+def _spans(settings: Mapping[str, Any]) -> Spans:
+    known = settings.get(_THRESHOLD) is not None
+    return Spans(setting(settings, _THRESHOLD, float) if known else None)
 
 
 def _labels(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -119,6 +125,8 @@ def _write_config(config: Config) -> dict[str, Any]:
 
 
 def _label_names(head: Head) -> dict[str, Any]:
+    if isinstance(head, Spans) and head.threshold is not None:
+        return {_THRESHOLD: head.threshold}
     if not isinstance(head, Classification | Tagging):
         return {}
     return {
