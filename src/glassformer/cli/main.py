@@ -116,6 +116,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "  glassformer params gpt3-175b\n  glassformer params runs/NAME --json\n"
         "  glassformer params smollm2-135m --context 2048\n  glassformer params",
     ),
+    "machine": (
+        "Measure what this machine can do at most: trainings say how much of it they used.",
+        "  glassformer machine\n  glassformer machine --threads 1 --json",
+    ),
     "plot": (
         "Draw the losses and the scores of runs beside each other.",
         "  glassformer plot runs/A runs/B\n  glassformer plot runs/A --out curves.png",

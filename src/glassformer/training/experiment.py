@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import shlex
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import numpy
 import safetensors
 import tokenizers
 import torch
+from torch import nn
 
 from glassformer.checkpoints.adapters import trained_names
 from glassformer.checkpoints.native import package_version, save
@@ -31,6 +33,7 @@ from glassformer.training.display import Display, size
 from glassformer.training.jobs import Prepared, job_of
 from glassformer.training.jobs.job import Given
 from glassformer.training.logs import check_log, open_log
+from glassformer.training.machine import share_of_limit, training_flops
 from glassformer.training.plan import plan
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
 from glassformer.training.recipes import Recipe, read_recipe, recipe_mapping
@@ -239,8 +242,36 @@ def _finish(trainer: Trainer, model: Model, built: Built, run: Run, display: Dis
     what = f"the mean of {len(steps)} checkpoints" if len(steps) > 1 else f"the checkpoint of step {steps[0]}"
     shown = " · ".join(f"{name} {value:.4g}" for name, value in measured.items())
     display.say(f"Finished: {run.folder} is {what}, {shown}")
-    display.say(f"  memory   {size(peak_memory())} at most" if peak_memory() else "  memory   unknown")
+    display.table(used(run, model.network, trainer.validation.prepared, trainer.precision))
     return finished
+
+
+def used(run: Run, network: nn.Module, prepared: Prepared, precision: str) -> list[tuple[str, str]]:
+    """What the training took: memory, and the share of the machine's limit that its products had."""
+    config: Any = network.config
+    rates = [line["tokens_per_second"] for line in run.metrics() if "tokens_per_second" in line]
+    parameters = list(network.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad) / sum(p.numel() for p in parameters)
+    rate = statistics.median(rates) if rates else 0.0
+    flops = training_flops(config, _context(run.recipe, prepared), trained)
+    share = share_of_limit(flops, rate, precision, torch.get_num_threads())
+    limit = f"{100 * share:.0f} % of this machine's {precision} limit" if share else _UNMEASURED
+    return [
+        ("memory", f"{size(peak_memory())} at most" if peak_memory() else "unknown"),
+        ("speed", f"{rate:,.0f} tokens/s; {limit}"),
+    ]
+
+
+_UNMEASURED = "the share of this machine's limit is unknown (glassformer machine measures it)"
+
+
+def _context(recipe: Recipe, prepared: Prepared) -> float:
+    """How many tokens one attends to: the mean row."""
+    if recipe.task == "language-modeling":
+        return recipe.data.context
+    batches = prepared.train.epoch(0)
+    rows = sum(map(len, batches))
+    return len(batches) * recipe.training.batch_tokens / rows
 
 
 def peak_memory() -> float:
