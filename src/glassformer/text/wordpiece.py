@@ -26,10 +26,12 @@ def train_wordpiece(
     Text is cleaned and, with `lowercase`, lowercased with accents stripped; words and marks are cut into pieces, of
     which all but the first of a word begin with `##`. At most a quarter of the vocabulary are letters, the most
     frequent; a word with another is `[UNK]`. Framed text is `[CLS] text [SEP]`. Raises `InputError` where `vocab_size`
-    leaves no room beside the special tokens.
+    leaves no room beside the special tokens, and for texts without any letter.
     """
-    if vocab_size <= len(SPECIALS):
-        raise InputError(f"'vocab_size' must be more than the {len(SPECIALS)} special tokens, got {vocab_size}.")
+    if vocab_size < len(SPECIALS) + 2:  # a letter, at the beginning of a word and within it
+        raise InputError(
+            f"'vocab_size' must be at least {len(SPECIALS) + 2}, with {len(SPECIALS)} special tokens; got {vocab_size}."
+        )
     texts = list(texts)
     backend = _backend({}, lowercase)
     first, inner = _letters(backend, texts, max(1, (vocab_size - len(SPECIALS)) // 4))
@@ -40,7 +42,7 @@ def train_wordpiece(
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=[*SPECIALS, *first, *(PREFIX + letter for letter in inner)][:vocab_size],
+        special_tokens=[*SPECIALS, *first, *(PREFIX + letter for letter in inner)],
         initial_alphabet=first,
         limit_alphabet=len(first),
         continuing_subword_prefix=PREFIX,
