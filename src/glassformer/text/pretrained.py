@@ -375,8 +375,9 @@ def tokenizer_files(
     """Write `tokenizer.json` and `tokenizer_config.json` into `folder`, from which `transformers` (`AutoTokenizer`) and
     `read_tokenizer` give the same ids as `tokenizer`.
 
-    `specials` adds to or replaces the tokens of `tokenizer.specials`, by role (`{"eos": "<|im_end|>"}`).
-    `chat_template` is written for `apply_chat_template`. Raises `InputError` for a role or token that is not known.
+    Where pairs have two segments, `transformers` gives them too: a model that learnt with them needs them. `specials`
+    adds to or replaces the tokens of `tokenizer.specials`, by role (`{"eos": "<|im_end|>"}`). `chat_template` is
+    written for `apply_chat_template`. Raises `InputError` for a role or token that is not known.
     """
     copy = tokenizers.Tokenizer.from_str(tokenizer._backend.to_str())  # naming a token makes it special
     named = Tokenizer(copy, specials=tokenizer.specials | dict(specials or {}))
@@ -385,6 +386,8 @@ def tokenizer_files(
         "clean_up_tokenization_spaces": False,
         **{f"{role}_token": token for role, token in sorted(named.specials.items())},
     }
+    if {"cls", "sep"} <= named.specials.keys() and 1 in copy.encode("a", "a").type_ids:
+        config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     if chat_template is not None:
         config["chat_template"] = chat_template
     if model_max_length is not None:
