@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glassformer.layers.dropout import Dropout
-from glassformer.layers.linear import Linear
+from glassformer.layers.linear import Linear, cast_once
 from glassformer.layers.masks import causal_mask
 from glassformer.layers.positions import Rotation, rotate
 from glassformer.layers.rows import KeysValues, RowMemory
@@ -150,6 +150,7 @@ class Attention(nn.Module):
 
     def keys_values(self, context: Float[Tensor, "B K D"]) -> KeysValues:
         """What the context offers to be looked up: keys and values of every head."""
+        context = cast_once(context)
         key, value = self._split(self.to_key(context)), self._split(self.to_value(context))
         return self.taps.key(key), self.taps.value(value)
 
@@ -161,6 +162,7 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B T D"], rotation: Rotation | None = None
     ) -> tuple[Float[Tensor, "B H T d"], KeysValues]:
         """`queries` and `keys_values` of one sequence that looks into itself, queries and keys turned by `rotation`."""
+        x = cast_once(x)
         if self.to_all is None:
             query, key, value = (self._split(project(x)) for project in (self.to_query, self.to_key, self.to_value))
         else:

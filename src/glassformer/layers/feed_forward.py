@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glassformer.layers.dropout import Dropout
-from glassformer.layers.linear import Linear
+from glassformer.layers.linear import Linear, cast_once
 from glassformer.layers.sites import Taps
 
 activations: dict[str, Callable[[Tensor], Tensor]] = {
@@ -45,6 +45,7 @@ class FeedForward(nn.Module):
         self.taps = Taps("pre", "hidden", "output")
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        x = cast_once(x)
         if self.to_both is not None:
             gate, up = self.to_both(x).chunk(2, -1)
             hidden = self.activation(self.taps.pre(gate)) * up
