@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from glassformer.checkpoints.tensors import fill_network, network_tensors
 from glassformer.errors import InputError
-from glassformer.layers.low_rank import LowRank, add_low_rank, has_low_rank, low_rank_tensors
+from glassformer.layers.low_rank import LowRank, add_low_rank, has_low_rank
+from glassformer.models.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def copy_fitting(network: nn.Module, base: nn.Module) -> list[str]:
-    """Copy into a network all tensors that another has by the same name and shape; the names of the rest."""
-    theirs = network_tensors(base)
+def copy_fitting(network: nn.Module, base: nn.Module, but: tuple[str, ...] = ()) -> list[str]:
+    """Copy into a network all tensors that another has by the same name and shape, but for those whose names begin
+    with `but`; the names of the rest."""
+    theirs = {name: tensor for name, tensor in network_tensors(base).items() if not name.startswith(but)}
     fresh = []
     with torch.no_grad():
         for name, tensor in network_tensors(network).items():
@@ -55,10 +57,20 @@ def copy_fitting(network: nn.Module, base: nn.Module) -> list[str]:
     return fresh
 
 
+def adapter_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """What a small checkpoint holds: whatever is trained, and low-rank layers, an encoder's head and its pooler also
+    where they are frozen, as they may be others than the base's."""
+    own = ("head.", "pooler.") if isinstance(network, Encoder) else ()
+    return {
+        name: parameter.detach()
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad or name.endswith((".lora_a", ".lora_b")) or name.startswith(own)
+    }
+
+
 def trained_names(network: nn.Module) -> set[str] | None:
-    """What a checkpoint of this network holds: the trained tensors alone where it has low-rank layers, else all
-    (None)."""
-    return set(low_rank_tensors(network)) if has_low_rank(network) else None
+    """What a checkpoint of this network holds: `adapter_tensors` where it has low-rank layers, else all (None)."""
+    return set(adapter_tensors(network)) if has_low_rank(network) else None
 
 
 def assemble(network: nn.Module, adapter: Adapter, tensors: Mapping[str, Tensor], base: nn.Module, where: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import glassformer
-from glassformer.checkpoints.adapters import Adapter, assemble
+from glassformer.checkpoints.adapters import Adapter, adapter_tensors, assemble
 from glassformer.checkpoints.families import family, family_of
 from glassformer.checkpoints.files import (
     checksum,
@@ -31,7 +31,7 @@ from glassformer.checkpoints.files import (
 from glassformer.checkpoints.tensors import fill_network, network_tensors, read_tensors, write_tensors
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.int8 import Int8Linear
-from glassformer.layers.low_rank import low_rank_tensors, merge_low_rank
+from glassformer.layers.low_rank import merge_low_rank
 from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedLinear, dequantize, quantized
 from glassformer.settings import from_mapping, to_mapping
 from glassformer.text.pipeline import TextPipeline
@@ -95,9 +95,9 @@ def save(
 
     `dtype` stores the floating-point weights as that type (`torch.float16` halves the file). `blocks` are stored in
     place of the weights that they are named after, and `precision` says what they are; see `checkpoints.quantized`.
-    With `adapter` only trained tensors are written; all else, the tokenizer too, is that of the base, which is needed
-    to load them. A checkpoint already in the folder stays whole until the new one is. `extra` is kept as it is, for
-    people: plain JSON values.
+    With `adapter` only what was trained is written (`adapter_tensors`); all else, the tokenizer too, is that of the
+    base, which is needed to load them. A checkpoint already in the folder stays whole until the new one is. `extra` is
+    kept as it is, for people: plain JSON values.
 
     Raises `InputError` for a family that checkpoints do not know and for a quantised copy of a network, `OSError` where
     the disk does not take it.
@@ -106,7 +106,7 @@ def save(
     kind = family_of(network)
     refuse_quantized(network)
     config = to_mapping(network.config)
-    kept = network_tensors(network) if adapter is None else low_rank_tensors(network)
+    kept = network_tensors(network) if adapter is None else adapter_tensors(network)
     tensors = {**kept, **(blocks or {})}
     if dtype is not None:
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}

@@ -17,6 +17,7 @@ from glassformer.models.config import Classification, Config, Head, MaskedLM
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.settings import from_mapping, to_mapping
 from glassformer.tasks.model import Model
 from glassformer.text.tokenizer import Tokenizer
 from glassformer.training.finetuning import Finetune, freeze, learning_rate_factors
@@ -83,7 +84,8 @@ def build(
         config = _headed(recipe.network_config(tokenizer.vocab_size, **(derived or {})), head)
         kind = family_of(config)
     else:
-        config = dataclasses.replace(_headed(start.held.config, head), **recipe.model)
+        config = _headed(start.held.config, head)
+        config = from_mapping(Config, {**to_mapping(config), **recipe.model}, "[model]")
         kind = type(start.held.network)
     if not issubclass(kind, families):
         wanted = " or ".join(_NAMES[family] for family in families)
@@ -99,7 +101,8 @@ def build(
     adapter = None
     if start is not None and not finetune.fresh:
         adapter = _adapt(network, start, finetune)
-        fresh = set(copy_fitting(network, start.held.network))
+        another = not _same_head(config.head, start.held.config.head)
+        fresh = set(copy_fitting(network, start.held.network, but=("head.",) if another else ()))
     if finetune.freeze:
         freeze(network, finetune.freeze)
     head_only = {name for name in fresh if "lora_" not in name}
@@ -127,6 +130,11 @@ def _headed(config: Config, head: Head | None) -> Config:
         return config
     pooler, bias = isinstance(head, Classification), isinstance(head, MaskedLM)
     return dataclasses.replace(config, head=head, pooler=pooler, head_bias=bias)
+
+
+def _same_head(head: Head | None, other: Head | None) -> bool:
+    """Whether two heads mean the same, so that what one has learnt is of use to the other: not so with other labels."""
+    return type(head) is type(other) and getattr(head, "labels", None) == getattr(other, "labels", None)
 
 
 def _adapt(network: nn.Module, start: Start, finetune: Finetune) -> Adapter | None:
