@@ -71,10 +71,11 @@ def answer(
     *,
     threshold: float | None = None,
     max_tokens: int = 0,
-    stride: int = STRIDE,
+    stride: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Answer]:
-    """See `Model.answer`. `threshold` None is the model's own; infinity refuses nothing."""
+    """See `Model.answer`. `threshold` None is the model's own; infinity refuses nothing. `stride` None is 128, a third
+    of `max_tokens` where that is less."""
     head = getattr(model.config, "head", None)
     if not isinstance(head, Spans):
         raise InputError(f"'answer' wants a model with a head for spans; this one is {model.purpose}.")
@@ -87,8 +88,9 @@ def answer(
         return []
     limit = threshold if threshold is not None else head.threshold
     longest = min(max_tokens or MAX_TOKENS, model.config.max_length)
+    step = stride if stride is not None else max(1, min(STRIDE, longest // 3))
     pieces = SpanPieces(
-        model.tokenizer, questions, contexts, max_tokens=longest, stride=stride, pad_id=model.config.pad_id
+        model.tokenizer, questions, contexts, max_tokens=longest, stride=step, pad_id=model.config.pad_id
     )
     best, null = _search(model, pieces, len(questions), batch_tokens)
     return [_answer(pieces, contexts[number], best[number], null[number], limit) for number in range(len(questions))]
@@ -165,7 +167,8 @@ def evaluate_answers(model: Model, questions: Sequence[Asked], **settings: Any) 
         result[f"{name}_interval"] = [interval.low, interval.high]
     result.pop("missing")
     if not all(references.values()):
-        result["threshold"] = settings.get("threshold") or model.config.head.threshold
+        given = settings.get("threshold")
+        result["threshold"] = given if given is not None else model.config.head.threshold
     return {**result, "n": len(questions), "seconds": seconds}
 
 

@@ -312,7 +312,13 @@ class Model:
 
     @overload
     def answer(  # type: ignore[overload-overlap]
-        self, question: str, context: str, *, threshold: float | None = ..., max_tokens: int = ..., stride: int = ...
+        self,
+        question: str,
+        context: str,
+        *,
+        threshold: float | None = ...,
+        max_tokens: int = ...,
+        stride: int | None = ...,
     ) -> Answer: ...
     @overload
     def answer(
@@ -322,7 +328,7 @@ class Model:
         *,
         threshold: float | None = ...,
         max_tokens: int = ...,
-        stride: int = ...,
+        stride: int | None = ...,
     ) -> list[Answer]: ...
     def answer(
         self,
@@ -331,14 +337,14 @@ class Model:
         *,
         threshold: float | None = None,
         max_tokens: int = 0,
-        stride: int = answering.STRIDE,
+        stride: int | None = None,
     ) -> Answer | list[Answer]:
         """The span of `context` that answers a question, or each of a list; a list may share one context. See `Answer`.
 
         Long contexts are read in pieces of at most `max_tokens` tokens with the question (384 unless given), `stride`
-        from one to the next; the best span of all is taken. A question is refused where "no answer" scores higher than
-        that by more than `threshold`, by default the model's own (None in a model never trained to refuse, which then
-        always answers).
+        from one to the next (a third of them unless given); the best span of all is taken. A question is refused where
+        "no answer" scores higher than that by more than `threshold`, by default the model's own (None in a model never
+        trained to refuse, which then always answers).
         """
         questions = [question] if isinstance(question, str) else list(question)
         contexts = [context] * len(questions) if isinstance(context, str) else list(context)
@@ -352,7 +358,8 @@ class Model:
     def summarize(self, text: str | Sequence[str], **settings: Any) -> Generation | list[Generation]:
         """A short text for a long one, or for each of a list: a string gives one `Generation`, a list a list.
 
-        `beam=1, length_penalty=1.0, max_new_tokens=64, max_tokens=0, truncate=False, first_line=1`. An encoder-decoder
+        `beam=1, length_penalty=1.0, max_new_tokens=None (64, or half of the model's positions where that is less),
+        max_tokens=0, truncate=False, first_line=1`. An encoder-decoder
         reads the text itself, a decoder its pipeline's prompt with the text in it. A text of more than `max_tokens`
         tokens (0: as many as the model can read) is an `InputError`; with `truncate` only its beginning is read.
         """

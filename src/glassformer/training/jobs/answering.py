@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from glassformer.errors import InputError
+from glassformer.errors import InputError, did_you_mean
 from glassformer.models.config import Spans
 from glassformer.models.encoder import Encoder
-from glassformer.tasks.answer import MAX_TOKENS, evaluate_answers, threshold_for
+from glassformer.tasks.answer import MAX_TOKENS, answer, evaluate_answers, threshold_for
 from glassformer.tasks.model import Model
 from glassformer.tasks.objectives import spans
 from glassformer.text.batches import ExampleBatches
@@ -47,16 +47,16 @@ def split_questions(data: Data, split: str, root: Root = None) -> list[Question]
     if both := sorted(titles & elsewhere):
         raise InputError(f"the article '{both[0]}' must belong to one of train, valid and test, and is in two lists.")
     found: list[Question] = []
+    known: set[str] = set()
     for path in data.paths(split):
         questions = read_questions(resolve(path, root), data.occurrence)
         there = {question.title for question in questions.items}
-        if titles:
-            found += split_titles(questions, titles & there)[0].items
-            titles -= there
-        elif not getattr(data, f"{split}_titles"):
-            found += split_titles(questions, elsewhere & there)[1].items
-    if titles:
-        raise InputError(f"'data.{split}_titles': no {split} file has an article '{min(titles)}'.")
+        inside, others = split_titles(questions, (titles or elsewhere) & there)
+        found += (inside if titles else others).items
+        known |= there
+    if missing := titles - known:
+        hint = did_you_mean(min(missing), known)
+        raise InputError(f"'data.{split}_titles': no {split} file has an article '{min(missing)}'.{hint}")
     if not found:
         raise InputError(f"The {split} data have no question left: all their articles belong to other splits.")
     return found
@@ -97,7 +97,9 @@ def prepare(given: Given) -> Prepared:
         recipe, [text for one in train for text in (one.question, one.context)], framed=True
     )
     pad_id = given.start.held.config.pad_id if given.start is not None else tokenizer.pad_id or 0
-    pieces = [_pieces(given, tokenizer, questions, pad_id) for questions in (train, valid)]
+    pieces = [
+        _pieces(given, tokenizer, split, questions, pad_id) for split, questions in (("train", train), ("valid", valid))
+    ]
     settings = recipe.training
     held = max(settings.batch_tokens, recipe.evaluation.batch_tokens)
     none = sum(not one.answers for one in train)
@@ -115,20 +117,23 @@ def prepare(given: Given) -> Prepared:
     )
 
 
-def _pieces(given: Given, tokenizer: Tokenizer, questions: list[Question], pad_id: int) -> SpanPieces:
+def _pieces(given: Given, tokenizer: Tokenizer, split: str, questions: list[Question], pad_id: int) -> SpanPieces:
     data = given.recipe.data
-    return SpanPieces(
-        tokenizer,
-        [one.question for one in questions],
-        [one.context for one in questions],
-        [
-            (one.answers[0].start, one.answers[0].start + len(one.answers[0].text)) if one.answers else None
-            for one in questions
-        ],
-        max_tokens=min(data.max_tokens or MAX_TOKENS, given.positions()),
-        stride=data.stride,
-        pad_id=pad_id,
-    )
+    answers = [one.answers[0] if one.answers else None for one in questions]
+    try:
+        return SpanPieces(
+            tokenizer,
+            [one.question for one in questions],
+            [one.context for one in questions],
+            [(found.start, found.start + len(found.text)) if found else None for found in answers],
+            max_tokens=min(data.max_tokens or MAX_TOKENS, given.positions()),
+            stride=data.stride,
+            pad_id=pad_id,
+        )
+    except InputError as error:
+        raise InputError(
+            f"The {split} data: {error} In a recipe these are 'data.max_tokens' and 'data.stride'."
+        ) from None
 
 
 def _fingerprint(*splits: list[Question]) -> str:
@@ -167,14 +172,14 @@ def _settle(model: Model, prepared: Prepared, recipe: Recipe) -> None:
 
 def _samples(model: Model, prepared: Prepared, recipe: Recipe, count: int) -> list[Sample]:
     questions = spread(prepared.held, count)
-    found = model.answer([one.question for one in questions], [one.context for one in questions])
+    found = answer(model, [one.question for one in questions], [one.context for one in questions], **_settings(recipe))
     return [
         (
             shortened(one.question),
             one.answers[0].text if one.answers else "(no answer)",
-            f"{answer.text or '(no answer)'} ({answer.score:+.1f})",
+            f"{best.text or '(no answer)'} ({best.score:+.1f})",
         )
-        for one, answer in zip(questions, found, strict=True)
+        for one, best in zip(questions, found, strict=True)
     ]
 
 
