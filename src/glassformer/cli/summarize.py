@@ -21,7 +21,10 @@ def summarize(
     lines: Annotated[
         bool, Parameter(help="Every line of standard input is a document, and gives a line.", negative="")
     ] = False,
-    max_new_tokens: Annotated[int, Parameter(help="The most tokens of a summary.")] = 64,
+    max_new_tokens: Annotated[
+        int | None,
+        Parameter(help="The most tokens of a summary. Without it 64, or half of what the model can read."),
+    ] = None,
     beam: Annotated[int, Parameter(help="Beam width; 1 takes the most probable token always.")] = 1,
     truncate: Annotated[
         bool, Parameter(help="Read only the beginning of a text that is too long, instead of refusing it.", negative="")

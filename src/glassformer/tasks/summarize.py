@@ -30,29 +30,35 @@ def summarize(
     *,
     beam: int = 1,
     length_penalty: float = 1.0,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     max_tokens: int = 0,
     truncate: bool = False,
     first_line: int = 1,
 ) -> list[Generation]:
     """See `Model.summarize`."""
     texts = lines_of(texts)
+    most = new_tokens(model.config.max_length) if max_new_tokens is None else max_new_tokens
     for number, text in enumerate(texts, first_line):
         if not text.strip():
             raise InputError(f"text {number} is empty: there is nothing to summarize.")
     if isinstance(model.network, Decoder):
-        room = min(max_tokens or model.config.max_length, model.config.max_length - max_new_tokens)
+        room = min(max_tokens or model.config.max_length, model.config.max_length - most)
         ids = prompts(model.tokenizer, model.pipeline.prompt or PROMPT, texts, room, truncate, first_line)
-        options = Options(max_new_tokens=max_new_tokens, beam=beam, length_penalty=length_penalty, logprobs=0)
+        options = Options(max_new_tokens=most, beam=beam, length_penalty=length_penalty, logprobs=0)
         return [replace(found, text=" ".join(found.text.split())) for found in go_on(model, ids, options)]
     if not isinstance(model.network, EncoderDecoder):
         raise InputError(f"'summarize' wants an encoder-decoder or a decoder; this model is {model.purpose}.")
     longest = min(max_tokens or model.config.max_length, model.config.max_length)
     prepared = [model.pipeline.prepare_source(text) for text in texts]
     sources = within(model.tokenizer.encode_all(prepared), longest - 1, truncate, first_line)
-    settings = {"beam": beam, "n_best": 1, "length_penalty": length_penalty, "max_length": max_new_tokens}
+    settings = {"beam": beam, "n_best": 1, "length_penalty": length_penalty, "max_length": most}
     found = search(model, sources, max(BATCH_TOKENS, longest), settings)
     return [generation_of(model, hypotheses[:1], False) for hypotheses in found]
+
+
+def new_tokens(positions: int) -> int:
+    """The most tokens of a summary unless a number is given: 64, or half of the positions where that is less."""
+    return max(1, min(MAX_NEW_TOKENS, positions // 2))
 
 
 def prompts(

@@ -116,7 +116,8 @@ def _ids(given: Given, tokenizer: Tokenizer, pipeline: TextPipeline, split: str,
     try:
         return framed_ids(tokenizer, pipeline, texts, longest, truncate=data.truncate)
     except InputError as error:
-        raise InputError(f"The {split} data: {error} In a recipe that is 'data.truncate'.") from None
+        hint = " In a recipe that is 'data.truncate'." if "truncate" in str(error) else ""
+        raise InputError(f"The {split} data: {error}{hint}") from None
 
 
 def _numbers(split: str, labels: list[str], names: tuple[str, ...]) -> list[int]:

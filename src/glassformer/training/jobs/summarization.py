@@ -14,7 +14,7 @@ from glassformer.models.decoder import Decoder
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.tasks.model import Model
 from glassformer.tasks.objectives import causal_lm, seq2seq
-from glassformer.tasks.summarize import PROMPT, evaluate_summaries, prompts, within
+from glassformer.tasks.summarize import PROMPT, evaluate_summaries, new_tokens, prompts, within
 from glassformer.text.batches import ExampleBatches
 from glassformer.text.corpora import Pairs, read_pairs, resolve
 from glassformer.text.examples import PromptedTexts
@@ -98,7 +98,7 @@ def _for_decoder(
     found = {}
     for split, both in pairs.items():
         answers = [[*tokenizer.encode(f" {text.strip()}"), eos] for text in both.target]
-        room = longest - max(map(len, answers))
+        room = min(longest - max(map(len, answers)), given.positions() - new_tokens(given.positions()))
         if room < 1:
             raise InputError(
                 f"the longest summary of the {split} data leaves no room in {longest} tokens for a document."
@@ -140,7 +140,8 @@ def _named(split: str, cut: Callable[[], Ids]) -> Ids:
     try:
         return cut()
     except InputError as error:
-        raise InputError(f"The {split} data: {error} In a recipe that is 'data.truncate'.") from None
+        hint = " In a recipe that is 'data.truncate'." if "truncate" in str(error) else ""
+        raise InputError(f"The {split} data: {error}{hint}") from None
 
 
 def _objective(recipe: Recipe, network: nn.Module) -> Objective:
