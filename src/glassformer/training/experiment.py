@@ -38,7 +38,7 @@ from glassformer.training.plan import plan
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
 from glassformer.training.recipes import Recipe, read_recipe, recipe_mapping
 from glassformer.training.runs import Run, refuse_existing
-from glassformer.training.starting import Built, Start, build, open_start
+from glassformer.training.starting import Built, Start, build, check_family, open_start
 from glassformer.training.trainer import Interrupted, Trainer, compiled
 from glassformer.training.validation import Validation
 
@@ -82,6 +82,7 @@ def train(
     refuse_existing(folder)
     means = _means(read)
     start = open_start(read.finetune)
+    check_family(read, start, job_of(read.task).families)  # before the data, whose errors would not say it
     prepared = job_of(read.task).prepare(Given(read, data_root, start))
     about = {**_about(data_root), "means": dataclasses.asdict(means), "data": prepared.fingerprint}
     if start is not None:

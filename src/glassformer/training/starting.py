@@ -80,23 +80,18 @@ def build(
     vocabulary that is larger than the embedding, and for what `add_low_rank` and `freeze` refuse.
     """
     finetune = recipe.finetune
+    check_family(recipe, start, families)
     if start is None:
         config = _headed(recipe.network_config(tokenizer.vocab_size, **(derived or {})), head)
-        kind = family_of(config)
     else:
         config = _headed(start.held.config, head)
         config = from_mapping(Config, {**to_mapping(config), **recipe.model}, "[model]")
-        kind = type(start.held.network)
-    if not issubclass(kind, families):
-        wanted = " or ".join(_NAMES[family] for family in families)
-        came = f"[model] describes {_NAMES[kind]}" if start is None else f"{start.name} is {start.model.purpose}"
-        raise InputError(f"{recipe.task} wants {wanted}; {came}.")
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"the vocabulary has {tokenizer.vocab_size} tokens, more than the {config.vocab_size} of the embedding: "
             "tokenizer and model must belong together."
         )
-    network = kind(config)
+    network = family_of(config)(config)
     fresh: set[str] = set()
     adapter = None
     if start is not None and not finetune.fresh:
@@ -114,6 +109,15 @@ _NAMES: dict[type[nn.Module], str] = {
     Decoder: "a decoder",
     EncoderDecoder: "an encoder-decoder",
 }
+
+
+def check_family(recipe: Recipe, start: Start | None, families: tuple[type[nn.Module], ...]) -> None:
+    """`InputError` where neither the model started from nor the one that [model] describes is of these families."""
+    kind = family_of(recipe.network_config(vocab_size=100) if start is None else start.held.config)
+    if not issubclass(kind, families):
+        wanted = " or ".join(_NAMES[family] for family in families)
+        came = f"[model] describes {_NAMES[kind]}" if start is None else f"{start.name} is {start.model.purpose}"
+        raise InputError(f"{recipe.task} wants {wanted}; {came}.")
 
 
 def family_of(config: Config) -> type[nn.Module]:

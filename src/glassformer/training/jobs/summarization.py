@@ -56,7 +56,9 @@ def prepare(given: Given) -> Prepared:
     pairs = {split: split_summaries(recipe.data, split, given.root) for split in ("train", "valid")}
     both = [*pairs["train"].source, *pairs["train"].target]
     pipeline = given.pipeline(TextPipeline(lowercase=recipe.text.lowercase))
-    tokenizer = given.known_tokenizer() or train_tokenizer(recipe, [pipeline.prepare_source(text) for text in both])
+    around = (recipe.data.prompt or PROMPT).split("{text}") if _is_decoder(given) else []
+    texts = [*(pipeline.prepare_source(text) for text in both), *around]
+    tokenizer = given.known_tokenizer() or train_tokenizer(recipe, texts)
     read = _for_decoder if _is_decoder(given) else _for_both
     train, valid, derived = read(given, tokenizer, pipeline, pairs)
     if _is_decoder(given):
