@@ -1,8 +1,8 @@
 """Run by test_resume.py: trains in forked children, kills them with SIGKILL, resumes them, prints what came out.
 
 Usage: killed_runs.py FOLDER TASK MODE COUNT SEED. The task is "translation", whose corpus is in the folder, or one of
-`tiny_tasks.TASKS`, whose corpora and base are made here. Mode "time" kills at random moments, "write" at the n-th call of a
-function that writes, renames or syncs. The last child is left to end. Forking comes before any arithmetic, so the
+`tiny_tasks.TASKS`, whose corpora and base are made here. Mode "time" kills at random moments, "write" at the n-th call
+of a function that writes, renames or syncs. The last child is left to end. Forking comes before any arithmetic, so the
 children's thread pools are their own, and torch is imported once for all of them.
 """
 

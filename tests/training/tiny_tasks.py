@@ -15,7 +15,10 @@ from tiny_runs import WORDS
 
 from glassformer.training.display import Silent
 from glassformer.training.experiment import train
+from glassformer.training.jobs import Prepared, job_of
+from glassformer.training.jobs.job import Given
 from glassformer.training.recipes import Recipe, read_recipe
+from glassformer.training.starting import open_start
 
 PEOPLE, PLACES, FOODS = ["ann", "bob", "cid", "dora", "eve"], ["rome", "paris", "york"], ["rice", "bread", "soup"]
 ENCODER = {"size": "bert-base", "n_encoder_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 32, "max_length": 48}
@@ -221,3 +224,10 @@ def _mails(draw: random.Random, count: int) -> str:
         words = [draw.choice(WORDS) for _ in range(draw.randint(4, 12))]
         rows.append(json.dumps({"document": " ".join(words), "summary": " ".join(words[:2])}) + "\n")
     return "".join(rows)
+
+
+def prepared(trained: Trained, name: str, root: Path | None = None, **overrides: Any) -> Prepared:
+    """What the job of a name makes of the corpora (or of those in `root`), before there is a run."""
+    recipe = trained.recipe(name, **overrides)
+    given = Given(recipe, root or trained.data, open_start(recipe.finetune))
+    return job_of(recipe.task).prepare(given)
