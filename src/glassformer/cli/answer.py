@@ -47,8 +47,9 @@ def answer(
     text = _standard_input() if str(context) == "-" else read_text(context)
     loaded = glassformer.load(model, precision=precision)
     chunks = iter([(1, list(question))]) if question else read_chunks(cast("BufferedReader", sys.stdin.buffer))
-    for _, lines in chunks:
-        for asked, found in zip(lines, loaded.answer(lines, text, threshold=threshold), strict=True):
+    for first, lines in chunks:
+        answers = loaded.answer(lines, text, threshold=threshold, first_line=first)
+        for asked, found in zip(lines, answers, strict=True):
             if json:
                 put_json({"question": asked, **dataclasses.asdict(found), "answered": found.answered})
             elif found.answered:

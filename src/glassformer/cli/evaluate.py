@@ -215,7 +215,7 @@ def _other_data(
     changes: dict[str, Any] = {"kind": "pairs", "train": data, "valid": data, "test": data}
     changes |= {f"{split}_titles": [] for split in ("train", "valid", "test")}
     changes["fields"] = None if fields is None else columns(fields)
-    if recipe.task == "classification" and fields is None:
+    if recipe.task in ("classification", "summarization") and fields is None and not (source or target):
         changes["fields"] = recipe.data.fields
     changes |= {"source": source or recipe.data.source, "target": target or recipe.data.target}
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **changes))

@@ -53,4 +53,4 @@ def summarize(
             if json:
                 put_json({"summary": found.text, "finish_reason": found.finish_reason})
             else:
-                put(found.text)
+                put(" ".join(found.text.split()))

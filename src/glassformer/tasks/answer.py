@@ -73,6 +73,7 @@ def answer(
     max_tokens: int = 0,
     stride: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    first_line: int = 1,
 ) -> list[Answer]:
     """See `Model.answer`. `threshold` None is the model's own; infinity refuses nothing. `stride` None is 128, a third
     of `max_tokens` where that is less."""
@@ -81,7 +82,7 @@ def answer(
         raise InputError(f"'answer' wants a model with a head for spans; this one is {model.purpose}.")
     if len(questions) != len(contexts):
         raise InputError(f"every question needs its context, got {len(questions)} and {len(contexts)}.")
-    for number, (question, context) in enumerate(zip(questions, contexts, strict=True), 1):
+    for number, (question, context) in enumerate(zip(questions, contexts, strict=True), first_line):
         if not question.strip() or not context.strip():
             raise InputError(f"question {number} or its context is empty: give both.")
     if not questions:
@@ -89,9 +90,12 @@ def answer(
     limit = threshold if threshold is not None else head.threshold
     longest = min(max_tokens or MAX_TOKENS, model.config.max_length)
     step = stride if stride is not None else max(1, min(STRIDE, longest // 3))
-    pieces = SpanPieces(
-        model.tokenizer, questions, contexts, max_tokens=longest, stride=step, pad_id=model.config.pad_id
-    )
+    shape = {"max_tokens": longest, "stride": step, "pad_id": model.config.pad_id, "first": first_line}
+    pieces = SpanPieces(model.tokenizer, questions, contexts, **shape)
+    for piece in pieces.pieces:
+        if piece.begin == piece.end:
+            number = piece.question + first_line
+            raise InputError(f"the context of question {number} has no token: give one with words in it.")
     best, null = _search(model, pieces, len(questions), batch_tokens)
     return [_answer(pieces, contexts[number], best[number], null[number], limit) for number in range(len(questions))]
 

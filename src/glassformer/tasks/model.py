@@ -319,6 +319,7 @@ class Model:
         threshold: float | None = ...,
         max_tokens: int = ...,
         stride: int | None = ...,
+        first_line: int = ...,
     ) -> Answer: ...
     @overload
     def answer(
@@ -329,6 +330,7 @@ class Model:
         threshold: float | None = ...,
         max_tokens: int = ...,
         stride: int | None = ...,
+        first_line: int = ...,
     ) -> list[Answer]: ...
     def answer(
         self,
@@ -338,17 +340,19 @@ class Model:
         threshold: float | None = None,
         max_tokens: int = 0,
         stride: int | None = None,
+        first_line: int = 1,
     ) -> Answer | list[Answer]:
         """The span of `context` that answers a question, or each of a list; a list may share one context. See `Answer`.
 
         Long contexts are read in pieces of at most `max_tokens` tokens with the question (384 unless given), `stride`
         from one to the next (a third of them unless given); the best span of all is taken. A question is refused where
         "no answer" scores higher than that by more than `threshold`, by default the model's own (None in a model never
-        trained to refuse, which then always answers).
+        trained to refuse, which then always answers). Errors count questions from `first_line`.
         """
         questions = [question] if isinstance(question, str) else list(question)
         contexts = [context] * len(questions) if isinstance(context, str) else list(context)
-        results = answering.answer(self, questions, contexts, threshold=threshold, max_tokens=max_tokens, stride=stride)
+        settings: dict[str, Any] = {"max_tokens": max_tokens, "stride": stride, "first_line": first_line}
+        results = answering.answer(self, questions, contexts, threshold=threshold, **settings)
         return results[0] if isinstance(question, str) else results
 
     @overload

@@ -62,7 +62,8 @@ class SpanPieces:
     the last piece ends with the context. `answers` holds each question's range of characters, None for a question that
     its context does not answer.
 
-    Raises `InputError` for a tokenizer without [CLS] and [SEP], and a question that leaves no room for its context.
+    Raises `InputError` for a tokenizer without [CLS] and [SEP], and a question that leaves no room for its context; it
+    is named by its number, counting from `first`.
     """
 
     def __init__(
@@ -75,11 +76,13 @@ class SpanPieces:
         max_tokens: int = 384,
         stride: int = 128,
         pad_id: int = 0,
+        first: int = 1,
     ) -> None:
         if tokenizer.cls_id is None or tokenizer.sep_id is None:
             raise InputError(
                 "questions and contexts are joined by [CLS] and [SEP], which this tokenizer does not have."
             )
+        self._first = first
         self._cls, self._sep, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, pad_id
         numbers: dict[str, int] = {}
         self._context_of = [numbers.setdefault(context, len(numbers)) for context in contexts]
@@ -112,8 +115,8 @@ class SpanPieces:
         room = max_tokens - len(self._questions[number]) - 3
         if room < min(length, stride) or room < 1:
             raise InputError(
-                f"question {number + 1} has {len(self._questions[number])} tokens: with {max_tokens} in all, that "
-                f"leaves {max(room, 0)} for its context, fewer than the stride of {stride}. Shorten it."
+                f"question {number + self._first} has {len(self._questions[number])} tokens: with {max_tokens} in all, "
+                f"that leaves {max(room, 0)} for its context, fewer than the stride of {stride}. Shorten it."
             )
         begins = [0] if length <= room else [*range(0, length - room, stride), length - room]
         pieces = []
