@@ -68,7 +68,7 @@ def prompts(
     are more than `room`, if `truncate` allows it. What stands around the text is tokenised by itself, after whatever
     the tokenizer begins texts with."""
     before, _, after = prompt.partition("{text}")
-    opening = tokenizer.encode(before, frame=True) if before else []
+    opening = tokenizer.encode(before, frame=True)
     if tokenizer.eos_id is not None and len(opening) > 1 and opening[-1] == tokenizer.eos_id:
         opening = opening[:-1]
     closing = tokenizer.encode(after) if after else []
