@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from tour.small_corpora import write_data
 
 import glassformer as gf
 from glassformer.cli.main import application
+from glassformer.cli.train import split_overrides
+from glassformer.settings import from_mapping
 from glassformer.training.recipes import SECTIONS, read_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -266,6 +269,23 @@ def test_options_and_keys_within_the_text_are_there(page: Path) -> None:
     assert not options - everywhere
     named = {name for span in spans for name in re.findall(r"^(?:\[\w+\] )?(\w+) = ", span)}
     assert not named - {key.partition(".")[2] for key in known}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=lambda page: page.name)
+def test_recipes_take_the_values_that_they_are_given(page: Path) -> None:
+    for verb, rest in written(page):
+        words = shlex.split(rest) if verb in ("train", "finetune") else []
+        overrides = [word for pair in re.findall(r"(--\w+\.\w+) ('[^']*'|\S+)", rest) for word in pair]
+        if words and words[0].endswith(".toml"):
+            read_recipe(ROOT / words[0], split_overrides([word.strip("'") for word in overrides])[1])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sections_of_recipes_are_right(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "toml":
+            for name, section in tomllib.loads(block.code).items():
+                from_mapping(SECTIONS[name], section, f"{page.name}:{block.line} [{name}]")
 
 
 @pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=lambda page: page.name)

@@ -13,22 +13,7 @@ from glassformer.training.recipes import read_recipe
 _PEOPLE = ["Ada", "Bela", "Cyril", "Dora", "Emil", "Frida"]
 _PLACES = ["Lisbon", "Bremen", "Turin", "Cork", "Ghent", "Malmo"]
 _THINGS = ["a bridge", "a clock", "a lighthouse", "a garden", "a library", "a mill"]
-_WORDS = [
-    "river",
-    "stone",
-    "light",
-    "road",
-    "house",
-    "winter",
-    "bread",
-    "market",
-    "window",
-    "music",
-    "boat",
-    "letter",
-    "field",
-    "morning",
-]
+_WORDS = ["river", "stone", "light", "road", "house", "winter", "bread", "market", "window", "music", "boat", "letter"]
 _PRAISE, _BLAME = ["gripping", "funny", "warm", "clever"], ["dull", "clumsy", "cold", "empty"]
 
 
