@@ -20,6 +20,7 @@ from glassformer.tasks.intervals import bootstrap
 from glassformer.tasks.model import Model
 from glassformer.text.questions import Answer as Right
 from glassformer.text.questions import Question
+from glassformer.text.spans import SpanPieces
 
 VOCABULARY = words().vocab_size
 
@@ -193,6 +194,18 @@ def test_a_question_is_refused_where_no_answer_scores_higher_by_the_threshold() 
             assert one.answered != refused, threshold
             assert one.score == pytest.approx(-2.0) and one.span == "lab"
             assert (one.text, one.start, one.end) == (("", None, None) if refused else ("lab", 4, 7))
+
+
+def test_no_answer_scores_as_in_the_piece_that_doubts_it_least(model: Model) -> None:
+    question, context = "bab deb", " ".join(WORDS * 2)
+    pieces = SpanPieces(model.tokenizer, [question], [context], max_tokens=24, stride=7)
+    rows = pieces.batch(torch.arange(len(pieces.pieces)).numpy())
+    logits = model.network(rows.ids, rows.segments).logits.detach()
+    nulls = logits[:, 0].sum(-1)
+    best, _, _ = best_spans(logits.mT.masked_fill(~rows.allowed[:, None], -math.inf))
+    one = model.answer(question, context, max_tokens=24, stride=7)
+    assert one.score == pytest.approx(float(best.max() - nulls.min()), abs=1e-4)
+    assert len(nulls) > 5 and nulls.max() - nulls.min() > 0.1
 
 
 def test_the_threshold_that_is_found_is_the_best(model: Model) -> None:
