@@ -142,3 +142,18 @@ def test_no_rows_cost_nothing() -> None:
     assert (loss, nll, correct) == (0, 0, 0)
     for found in gradients(loss, leaves):
         assert found is not None and not found.any()
+
+
+def test_under_autocast_its_products_are_those_of_autocast_and_its_sums_are_not() -> None:
+    """As torch does it: a dense layer in bf16, then the loss of its logits in fp32."""
+    leaves, target = case(90, 40, width=16)
+    hidden, weight, bias = leaves
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = F.cross_entropy(F.linear(hidden, weight, bias).float(), target, reduction="sum")
+        loss, nll, _ = linear_cross_entropy(hidden, weight, target, 0.0, bias)
+    exact = F.cross_entropy(F.linear(hidden, weight, bias), target, reduction="sum")
+    assert loss.dtype == nll.dtype == torch.float32
+    assert abs(loss - expected) < 1e-5 * expected < abs(loss - exact)
+    for found, wanted in zip(gradients(loss, leaves), gradients(expected, leaves), strict=True):
+        assert found is not None and wanted is not None and found.dtype == torch.float32
+        assert (found - wanted).norm() < 0.01 * wanted.norm()

@@ -8,18 +8,18 @@ from torch.nn import functional as F
 from glassformer.layers.kernels import library
 from glassformer.layers.kernels.ops import dense_linear
 
-def cast_once(x: Tensor) -> Tensor:
-    """Under autocast, `x` in the type that it gives to dense layers: several that read the same then share one cast,
-    and its gradient is summed before it is cast back."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
-
-
 FEW = 96
 """Up to so many rows without gradients, as in greedy decoding, a CPU computes W xᵀ instead of x Wᵀ."""
 
 LARGE = 1 << 16
 """For one row and a weight of so many numbers, our own kernel is quicker still."""
+
+
+def cast_once(x: Tensor) -> Tensor:
+    """Under autocast, `x` in the type that it gives to dense layers: several that read the same then share one cast,
+    and its gradient is summed before it is cast back."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 class Linear(nn.Linear):
