@@ -301,6 +301,13 @@ def test_recipes_and_links_are_there(page: Path) -> None:
             assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], anchor
 
 
+def test_the_files_that_the_architecture_names_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`([\w./-]+(?:\.py|/))`", text))
+    places = [ROOT, ROOT / "src" / "glassformer"]
+    assert len(names) > 40 and not [name for name in names if not any((place / name).exists() for place in places)]
+
+
 def test_the_tree_of_the_readme_is_the_tree() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = re.search(r"## The tree\n\n```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
