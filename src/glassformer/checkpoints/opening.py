@@ -112,13 +112,14 @@ def _fetched(repository: str, package: str = "") -> Path:
         return download(repository)
     except ImportError:
         raise InputError(
-            f"'{repository}' is on the Hub of Hugging Face; to fetch it from there, {_EXTRA}.{other}"
+            f"There is no folder '{repository}'; to fetch a model of that name from the Hub of Hugging Face, "
+            f"{_EXTRA}.{other}"
         ) from None
     except Exception as error:  # the network, the Hub and its client can fail in many ways, none of them ours
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"'{repository}' could not be fetched from the Hub of Hugging Face ({reason}): check the name and the "
-            f"network; the extra for it is {_EXTRA}.{other}"
+            f"'{repository}' could not be fetched from the Hub of Hugging Face ({reason}), and is no folder "
+            f"here: check the name and the network; the extra for it is {_EXTRA}.{other}"
         ) from None
 
 

@@ -79,6 +79,7 @@ def evaluate(
     folder = _folder(model)
     recipe = _recipe(folder)
     if recipe is None and data is None:
+        glassformer.load(model, precision=precision)  # where that is no model at all, this says so
         raise InputError(f"{model} does not say which data it was trained on; name some with --data, or with --text.")
     loaded = glassformer.load(model if folder is None else folder, precision=precision)
     if data is not None:

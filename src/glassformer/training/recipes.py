@@ -183,8 +183,9 @@ def _override(content: dict[str, Any], key: str, value: Any) -> None:
     hints = typing.get_type_hints(SECTIONS.get(section, Config))
     if isinstance(value, str) and hints.get(name) is not str:
         parsed = _parse(value)
-        # where text is wanted as well ("12" may be a file), only a list is meant as TOML
-        value = value if str in typing.get_args(hints.get(name)) and not isinstance(parsed, list) else parsed
+        # where text is wanted as well ("12" may be a file), only a list or a table is meant as TOML
+        text = str in typing.get_args(hints.get(name)) and not isinstance(parsed, list | dict)
+        value = value if text else parsed
     content[section] = {**content.get(section, {}), name: value}
 
 
