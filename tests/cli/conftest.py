@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from processes import RECIPE, SENTENCES, Glassformer, run_glassformer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+
+from tiny_tasks import Trained  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +61,9 @@ def tiny_embed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from glassformer.models.config import Sentence
 
     return save_encoder(tmp_path_factory.mktemp("tiny") / "embed", Sentence())
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Finished runs of all tasks, by their names, each trained when it is first asked for; not to be changed."""
+    return Trained(tmp_path_factory.mktemp("trained"))
