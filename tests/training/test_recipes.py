@@ -77,6 +77,9 @@ def test_overrides_are_typed_whether_given_as_values_or_as_text() -> None:
         "training.betas": "[0.9, 0.95]",
         "data.train": "12",
         "data.fields": '["en", "de"]',
+        "data.labels": '{0 = "bad", "1 a" = "good"}',
+        "data.train_titles": '["One", "Two"]',
+        "finetune.lora_layers": '["up", "down"]',
         "model.dropout": "0.3",
         "model.positions": "learned",
         "training.seed": 3,
@@ -88,7 +91,9 @@ def test_overrides_are_typed_whether_given_as_values_or_as_text() -> None:
     assert recipe.training.compile is False
     assert recipe.training.betas == (0.9, 0.95)
     assert recipe.data.train == "12"
-    assert recipe.data.fields == ["en", "de"]
+    assert recipe.data.fields == ["en", "de"] and recipe.data.labels == {"0": "bad", "1 a": "good"}
+    assert recipe.data.train_titles == ["One", "Two"] and recipe.finetune.lora_layers == ("up", "down")
+    assert read_recipe(recipe, {"data.train": '["12", "13"]'}).data.train == ["12", "13"]
     assert recipe.network_config(9).dropout == 0.3
     assert recipe.network_config(9).positions == Learned()
 
