@@ -50,6 +50,14 @@ def test_training_is_deterministic(tokenizer):
     assert smaller.vocab_size == 40
 
 
+def test_training_is_deterministic_where_not_all_characters_fit():
+    texts = ["".join(chr(0x4E00 + i) for i in range(start, start + 30)) for start in range(0, 300, 30)] + ["aa a"] * 3
+    tokenizers_ = [Tokenizer.train(texts, "bpe", vocab_size=60, min_frequency=1) for _ in range(4)]
+    assert all(one == tokenizers_[0] for one in tokenizers_)
+    assert tokenizers_[0].vocab_size == 60 and UNK not in tokenizers_[0].encode("aa \u4e00")
+    assert UNK in tokenizers_[0].encode(texts[9])
+
+
 def test_saving_and_loading(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer.json")
     loaded = Tokenizer.load(tmp_path / "tokenizer.json")

@@ -7,6 +7,7 @@ unknown. Those of pretrained models keep the ids that they have; `text/pretraine
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -81,6 +82,9 @@ class Tokenizer:
         if vocab_size <= len(SPECIALS):
             raise InputError(f"'vocab_size' must be more than the {len(SPECIALS)} special tokens, got {vocab_size}.")
         backend, trainer = _parts(kind, vocab_size, min_frequency)
+        if kind == "bpe":
+            texts = list(texts)
+            trainer.initial_alphabet = _most_frequent(texts, trainer.limit_alphabet)
         backend.train_from_iterator(texts, trainer)
         if backend.get_vocab_size() == len(SPECIALS):
             raise InputError("a tokenizer cannot be trained on texts without any token; check the training files.")
@@ -356,6 +360,15 @@ def _roles(backend: tokenizers.Tokenizer, given: Mapping[str, str]) -> dict[str,
         spellings |= {"cls": (*spellings["cls"], "<s>"), "sep": (*spellings["sep"], "</s>")}
     has = {role: [name for name in names if backend.token_to_id(name) is not None] for role, names in spellings.items()}
     return {role: names[0] for role, names in has.items() if names} | dict(given)
+
+
+def _most_frequent(texts: Sequence[str], most: int) -> list[str]:
+    """The characters that training has to keep where not all fit, as the trainer would take any of equal ones; else
+    none."""
+    counts = Counter(SPACE)
+    for text in texts:
+        counts.update(text.replace(" ", SPACE))
+    return sorted(sorted(counts), key=counts.__getitem__, reverse=True)[:most] if len(counts) > most else []
 
 
 def _parts(kind: Kind, vocab_size: int, min_frequency: int) -> tuple[tokenizers.Tokenizer, Any]:
