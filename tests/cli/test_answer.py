@@ -68,6 +68,12 @@ def test_a_context_longer_than_the_model_as_a_process(
     assert (done.code, done.err) == (0, "") and done.out.count("\n") == len(QUESTIONS)
 
 
+def test_lines_are_counted_over_all_that_comes(trained: Trained, context: Path) -> None:
+    given = ["answer", "--model", trained("questions"), "--context", context]
+    done = run_inside(*given, stdin=b"who ?\n" * 3 + b"one " * 60)  # what has no end of line comes later
+    assert done.code == 2 and done.out.count("\n") == 3 and "question 4 has 60 tokens" in done.err
+
+
 def test_mistakes(trained: Trained, context: Path, tmp_path: Path) -> None:
     run = trained("questions")
     (tmp_path / "empty.txt").write_bytes(b"\n")

@@ -49,6 +49,7 @@ def test_mistakes(trained: Trained) -> None:
     long = b"one\n" * 3 + b"one " * 60 + b"\n"
     for arguments, stdin, hints in (
         (["--model", run], long, ["line 4 has 62 tokens", "at most 48"]),
+        (["--model", run], long[:-1], ["line 4 has 62 tokens"]),  # what has no end of line comes later
         (["--model", run], b"one\n\xff\n", ["standard input:2"]),
         (["--model", trained("questions"), "one"], b"", ["head for labels", "(answer)"]),
         (["--model", trained("documents"), "one"], b"", ["is a decoder"]),

@@ -108,6 +108,7 @@ def test_a_perplexity_over_documents(trained: Trained) -> None:
         ids = [model.config.bos_id, *model.tokenizer.encode(document)]
         one = model.perplexity(ids, context=max(2, min(12, len(ids))))
         nll, count = nll + one.nll, count + one.n_tokens
+    assert scores(trained("characters"))["context"] == 16  # the recipe's, of the 96 that the model could read
     found = scores(run)
     assert found["loss"] == pytest.approx(nll / count) and found["perplexity"] == pytest.approx(math.exp(nll / count))
     assert found["n"] == count and found["n_documents"] == len(documents)
@@ -125,6 +126,20 @@ def test_other_data(trained: Trained, tmp_path: Path) -> None:
     assert scores(trained("questions"), "--data", tmp_path / "q.jsonl")["n"] == 1
     (tmp_path / "text.txt").write_text("one two three\n\nfour five\n", encoding="utf-8")
     assert scores(trained("documents"), "--data", tmp_path / "text.txt")["n_documents"] == 2
+
+
+@pytest.mark.parametrize(("name", "columns"), [("labels", ("sentence", "label")), ("prompts", ("body", "subject"))])
+def test_other_data_have_the_columns_of_the_recipe(
+    trained: Trained, tmp_path: Path, name: str, columns: tuple[str, str]
+) -> None:
+    rows = [json.dumps(dict(zip(columns, (f"{word} two three", word), strict=True))) for word in ("one", "ten")]
+    (tmp_path / "own.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    path = str(tmp_path / "own.jsonl")
+    own = {"data_train": path, "data_valid": path, "data_fields": list(columns), "training_steps": 1}
+    run = trained.train(name, tmp_path / "run", **own, evaluation_metric="loss")
+    assert scores(run, "--data", path)["n"] == 2
+    other = run_inside("evaluate", run, "--data", path, "--fields", f"{columns[0]},absent")
+    assert other.code == 2 and "'absent'" in other.err
 
 
 def test_a_model_without_a_recipe_is_measured_by_its_head(trained: Trained, tmp_path: Path) -> None:
