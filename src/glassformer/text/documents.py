@@ -45,7 +45,10 @@ def read_documents(
         raise InputError(f"'split' must be one of {', '.join(known)}, got '{split}'.{did_you_mean(split, known)}")
     if has_columns(path):
         if split != "file":
-            raise InputError(f"{path}: each row is a document; 'split = \"{split}\"' is for plain text.")
+            raise InputError(
+                f"{path}: each row is a document; 'split = \"{split}\"' is for plain text. In a recipe that is "
+                "'data.documents': set it to \"file\"."
+            )
         [rows] = read_columns(path, [field])
         documents = rows if part is None else rows[_between(part, len(rows))]
     else:

@@ -167,7 +167,6 @@ def _train(run: Run, prepared: Prepared, start: Start | None, means: Means, log:
     keep_large_buffers()
     torch.manual_seed(recipe.training.seed)
     built = _build(recipe, prepared, start)
-    start = None  # its network is not needed any more, and may be large
     network = built.network.to(means.device)
     model = Model(network, prepared.tokenizer, prepared.pipeline, job.name, prepared.eos_ids)
     objective = job.objective(recipe, network)

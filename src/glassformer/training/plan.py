@@ -20,6 +20,7 @@ def plan(
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     parameters = sum(count for count, _ in sizes)
     trained = sum(count for count, trains in sizes if trains)
+    stored = trained if recipe.finetune.lora else parameters
     epoch = prepared.train.epoch(0)
     epochs = settings.steps * settings.accumulate / len(epoch)
     depth = [count for count in (config.n_encoder_layers, config.n_decoder_layers) if count]
@@ -39,7 +40,10 @@ def plan(
             f"{100 * prepared.train.padding():.1f} % padding",
         ),
         ("steps", f"{settings.steps:,} ({epochs:.1f} epochs){goes_on}, {precision} on {device}"),
-        ("memory", f"about {size(memory(recipe, config, parameters, trained))}; {_disk(recipe, trained)}"),
+        (
+            "memory",
+            f"about {size(memory(recipe, config, parameters, trained))}; {_disk(recipe, stored)}",
+        ),
         ("time", "said after the first 20 steps"),
     ]
     if recipe.finetune.model:
@@ -49,17 +53,21 @@ def plan(
 
 
 def memory(recipe: Recipe, config: Any, parameters: int, trained: int) -> float:
-    """A rough upper estimate in bytes: weights, gradients and two moments, and one batch's activations.
+    """A rough estimate in bytes: weights, gradients and two moments, one batch's activations, and `PROCESS`.
 
     Activations: fp32, about 14 vectors of width d_model and 3 of d_ff a position and layer, twice that in a decoder
-    layer that sees a source, attention patterns left out (they are not stored). Logits over a vocabulary exist in
-    chunks.
+    layer that sees a source, attention patterns left out (they are rarely stored). Logits over a vocabulary exist in
+    chunks. What the data take is not in it.
     """
     tokens = recipe.training.batch_tokens
     both = config.n_encoder_layers and config.n_decoder_layers
     layers = config.n_encoder_layers + (2 if both else 1) * config.n_decoder_layers
     activations = tokens * layers * (14 * config.d_model + 3 * config.d_ff)
-    return 4.0 * parameters + 12.0 * trained + 4.0 * activations
+    return PROCESS + 4.0 * parameters + 12.0 * trained + 4.0 * activations
+
+
+PROCESS = 0.4e9
+"""Bytes of Python with its libraries."""
 
 
 def _disk(recipe: Recipe, parameters: int) -> str:

@@ -125,9 +125,8 @@ def evaluate_documents(
     """How probable a model finds documents: `loss` in nats a token, `perplexity`, `bits_per_byte`.
 
     Each document is read in windows of `context` tokens, `stride` from one to the next (see `tasks.score.perplexity`),
-    and every token but the first is scored once; where the model's texts begin with a token of their own, the first
-    too. The 95 % interval of the loss is a bootstrap over documents, over windows' worth of text where there is one
-    document alone.
+    and every token is scored once, the first given what the model's texts begin with. The 95 % interval of the loss is
+    a bootstrap over documents, where there are several.
     """
     began = time.perf_counter()
     first = [] if model.tokenizer.encode("a", frame=True)[:1] == [model.config.bos_id] else [model.config.bos_id]
