@@ -74,8 +74,9 @@ class LowRankLinear(Linear):
     def effective_weight(self) -> Float[Tensor, "o i"]:
         """W + (α / r) B A in W's own dtype, the sum formed in at least fp32."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        update = self.lora_b.to(dtype) @ self.lora_a.to(dtype)
-        return torch.add(self.weight.to(dtype), update, alpha=self.scale).to(self.weight.dtype)
+        with torch.autocast(self.weight.device.type, enabled=False):  # which would form the product in bf16
+            update = self.lora_b.to(dtype) @ self.lora_a.to(dtype)
+            return torch.add(self.weight.to(dtype), update, alpha=self.scale).to(self.weight.dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rank={self.lora_a.shape[0]}, scale={self.scale:g}"

@@ -22,6 +22,7 @@ from glassformer.training.display import Display, duration
 from glassformer.training.gradients import Objective, accumulate, clip_gradients
 from glassformer.training.logs import Log
 from glassformer.training.optimizers import build_optimizer, set_learning_rate
+from glassformer.training.precision import return_free_memory
 from glassformer.training.runs import Run
 from glassformer.training.schedules import batches_at, learning_rate
 from glassformer.training.snapshots import Progress, read_snapshot, write_snapshot
@@ -172,6 +173,7 @@ class Trainer:
         )
         self.progress.window = {}
         self._busy = self._busy_tokens = 0.0
+        return_free_memory()
 
     def _evaluate(self) -> bool:
         """Measure, write the line, show samples; whether this is the best so far."""
