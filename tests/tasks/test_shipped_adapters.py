@@ -60,6 +60,6 @@ def test_is_as_good_as_its_card_says(name: str) -> None:
     recipe = read_recipe(WEIGHTS / name / "recipe.toml")
     measured: dict[str, Any] = job_of(recipe.task).evaluate(gf.load(name), recipe, "test", DATA)
     card = (WEIGHTS / name / "README.md").read_text().splitlines()
-    (line,) = [line for line in card if line.startswith(f"- {score}")]
+    (line,) = [line for line in card if line.lower().startswith(f"- {score} ")]
     assert 100 / scale * measured[score] == pytest.approx(float(line.split()[2]), abs=0.15), json.dumps(measured)
     assert f"n = {measured['n']:,}" in line
