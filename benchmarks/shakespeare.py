@@ -62,7 +62,7 @@ def ours(given: argparse.Namespace, root: Path, run: Path, seconds: float) -> di
         scores: dict[str, Any] = json.loads(output(evaluate, environment))
     if not isinstance(scores.get("loss"), float):
         raise RuntimeError(f"glassformer evaluate gave no loss: {scores}")
-    return {"recipe": given.recipe, "seconds": taken, "minutes_of_training": minutes, "loss": scores["loss"], **scores}
+    return {**scores, "recipe": given.recipe, "seconds": taken, "minutes_of_training": minutes}
 
 
 def output(command: Sequence[str], environment: Mapping[str, str]) -> str:
