@@ -55,7 +55,7 @@ def glassformer(*arguments: str) -> str:
 
 
 def trained(setting: str, rate: float, seed: int, given: argparse.Namespace, root: Path) -> dict[str, Any]:
-    """One model: its folder, dev accuracy, seconds, and how many of its weights were trained."""
+    """One model: its folder, its accuracy on dev, and the seconds that it took."""
     run = given.runs / f"{setting}-{rate:g}-{seed}"
     result = run / "trial.json"
     if not result.is_file():

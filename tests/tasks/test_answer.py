@@ -15,7 +15,7 @@ from tasks.small_readers import WORDS, local_reader, reader, words
 from glassformer.errors import InputError
 from glassformer.models.config import Classification, Spans
 from glassformer.tasks import squad
-from glassformer.tasks.answer import LONGEST, Answer, best_spans, evaluate_answers, threshold_for
+from glassformer.tasks.answer import LONGEST, Answer, answers_of, best_refusal, best_spans, evaluate_answers
 from glassformer.tasks.intervals import bootstrap
 from glassformer.tasks.model import Model
 from glassformer.text.questions import Answer as Right
@@ -210,7 +210,7 @@ def test_no_answer_scores_as_in_the_piece_that_doubts_it_least(model: Model) -> 
 
 def test_the_threshold_that_is_found_is_the_best(model: Model) -> None:
     questions = some_questions()
-    best = threshold_for(model, questions)
+    best = best_refusal(answers_of(model, questions, threshold=float("inf")), questions)
     f1 = {
         value: evaluate_answers(model, questions, threshold=value)["f1"]
         for value in (best.value, -1e6, 1e6, best.value - 0.5, best.value + 0.5, 0.0)

@@ -16,7 +16,7 @@ from tiny_tasks import Trained, prepared, squad
 import glassformer as gf
 from glassformer.errors import InputError
 from glassformer.models.config import Spans
-from glassformer.tasks.answer import evaluate_answers, threshold_for
+from glassformer.tasks.answer import answers_of, best_refusal, evaluate_answers
 from glassformer.text.questions import Answer, Question
 from glassformer.training.jobs.answering import split_questions, unanswerable
 from glassformer.training.recipes import Data
@@ -219,7 +219,7 @@ def test_a_model_that_saw_unanswerable_questions_gets_its_threshold(trained: Tra
         run = trained(name)
         model = gf.load(run)
         held = split_questions(trained.recipe(name).data, "valid", trained.data)
-        best = threshold_for(model, held, max_tokens=20, stride=5)
+        best = best_refusal(answers_of(model, held, threshold=float("inf"), max_tokens=20, stride=5), held)
         assert model.config.head == Spans(best.value)
         found = evaluate_answers(model, held, max_tokens=20, stride=5)
         assert found["threshold"] == best.value

@@ -17,9 +17,6 @@ CHUNK_BYTES = 4 * 2**20
 """How much of the logits exists at once. Measured on two AVX2 cores: products of 100 rows run as fast as any larger
 ones, and their softmax still finds them in the cache."""
 
-LOW = 4
-"""Times as much in bf16, where products are so fast that packing the weight for each chunk is felt."""
-
 
 def linear_cross_entropy(
     hidden: Float[Tensor, "N D"],
@@ -88,8 +85,7 @@ class _Sums:
     ) -> None:
         self.hidden, self.weight, self.target, self.bias = hidden, weight, target, bias
         self.epsilon = label_smoothing
-        low = hidden.dtype != torch.float32
-        self.chunk = max(16, CHUNK_BYTES * (LOW if low else 1) // (4 * len(weight)))
+        self.chunk = max(16, CHUNK_BYTES // (4 * len(weight)))
         self.product = hidden.new_empty(min(self.chunk, len(hidden)), len(weight))
         self.logits = self.product.float()  # the same memory in fp32
         self.probability = torch.empty_like(self.logits)

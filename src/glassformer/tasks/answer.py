@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,8 @@ from glassformer.text.spans import SpanPieces
 
 if TYPE_CHECKING:
     from glassformer.tasks.model import Model
+
+T = TypeVar("T")
 
 BATCH_TOKENS = 4096
 MAX_TOKENS = 384
@@ -152,42 +155,51 @@ def evaluate_answers(model: Model, questions: Sequence[Asked], **settings: Any) 
     """Answer questions and score the answers as SQuAD does; see `tasks.squad.score_answers`.
 
     `exact_match` and `f1` (0 to 100) come with their 95 % intervals (bootstrap over questions). Where some questions
-    have no answer there are also the means over either kind, and the `threshold` at which the model refuses. `settings`
-    are those of `answer`.
+    have no answer there are also the means over either kind, and the `threshold` at which the model refuses (None where
+    it never does). `settings` are those of `answer`.
     """
     began = time.perf_counter()
-    found = answer(model, [one.question for one in questions], [one.context for one in questions], **settings)
+    found = answers_of(model, questions, **settings)
     seconds = time.perf_counter() - began
-    keys = [f"{number} {one.id}" for number, one in enumerate(questions)]  # ids need not be unique
-    predictions = dict(zip(keys, (one.text for one in found), strict=True))
-    references = dict(zip(keys, ([answer.text for answer in one.answers] for one in questions), strict=True))
-    result: dict[str, Any] = dict(squad.score_answers(predictions, references))
-    scores = squad.score_questions(predictions, references).values()
-    for name, values in (
-        ("exact_match", [100 * score.exact_match for score in scores]),
-        ("f1", [100 * score.f1 for score in scores]),
-    ):
-        interval = bootstrap(values)
+    result = scored(found, questions)
+    scores = squad.score_questions(_by_key(one.text for one in found), _references(questions)).values()
+    for name in ("exact_match", "f1"):
+        interval = bootstrap([100 * getattr(score, name) for score in scores])
         result[f"{name}_interval"] = [interval.low, interval.high]
-    result.pop("missing")
-    if not all(references.values()):
+    if not all(one.answers for one in questions):
         given = settings.get("threshold")
-        result["threshold"] = given if given is not None else model.config.head.threshold
+        limit = given if given is not None else model.config.head.threshold
+        result["threshold"] = limit if limit is not None and math.isfinite(limit) else None
     return {**result, "n": len(questions), "seconds": seconds}
 
 
-def threshold_for(model: Model, questions: Sequence[Asked], **settings: Any) -> squad.Threshold:
+def answers_of(model: Model, questions: Sequence[Asked], **settings: Any) -> list[Answer]:
+    """`answer` for questions with their contexts."""
+    return answer(model, [one.question for one in questions], [one.context for one in questions], **settings)
+
+
+def scored(found: Sequence[Answer], questions: Sequence[Asked]) -> dict[str, Any]:
+    """The scores of answers that were found; see `tasks.squad.score_answers`."""
+    result: dict[str, Any] = dict(squad.score_answers(_by_key(one.text for one in found), _references(questions)))
+    result.pop("missing")
+    return result
+
+
+def refused(found: Sequence[Answer], threshold: float) -> list[Answer]:
+    """The answers, those refused that "no answer" outscores by more than `threshold`."""
+    return [replace(one, text="", start=None, end=None) if -one.score > threshold else one for one in found]
+
+
+def best_refusal(found: Sequence[Answer], questions: Sequence[Asked]) -> squad.Threshold:
     """The threshold of refusal that gives the best F1 on these questions; see `tasks.squad.best_threshold`."""
-    found = answer(
-        model,
-        [one.question for one in questions],
-        [one.context for one in questions],
-        threshold=float("inf"),
-        **settings,
-    )
-    keys = [f"{number} {one.id}" for number, one in enumerate(questions)]
-    return squad.best_threshold(
-        dict(zip(keys, (-one.score for one in found), strict=True)),
-        dict(zip(keys, (one.span for one in found), strict=True)),
-        dict(zip(keys, ([answer.text for answer in one.answers] for one in questions), strict=True)),
-    )
+    differences, predictions = _by_key(-one.score for one in found), _by_key(one.span for one in found)
+    return squad.best_threshold(differences, predictions, _references(questions))
+
+
+def _by_key(values: Iterable[T]) -> dict[str, T]:
+    """Values by the number of their question: ids need not be unique."""
+    return {str(number): value for number, value in enumerate(values)}
+
+
+def _references(questions: Sequence[Asked]) -> dict[str, list[str]]:
+    return _by_key([right.text for right in one.answers] for one in questions)

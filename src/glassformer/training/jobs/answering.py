@@ -13,7 +13,7 @@ from torch import nn
 from glassformer.errors import InputError, did_you_mean
 from glassformer.models.config import Spans
 from glassformer.models.encoder import Encoder
-from glassformer.tasks.answer import MAX_TOKENS, answer, evaluate_answers, threshold_for
+from glassformer.tasks.answer import MAX_TOKENS, answer, answers_of, best_refusal, evaluate_answers, refused, scored
 from glassformer.tasks.model import Model
 from glassformer.tasks.objectives import spans
 from glassformer.text.batches import ExampleBatches
@@ -153,11 +153,10 @@ def _settings(recipe: Recipe) -> dict[str, int]:
 
 def _score(model: Model, prepared: Prepared, recipe: Recipe) -> dict[str, float]:
     questions = spread(prepared.held, recipe.evaluation.examples)
-    if all(one.answers for one in questions):
-        scores = evaluate_answers(model, questions, **_settings(recipe))
-        return {name: float(scores[name]) for name in ("exact_match", "f1")}
-    best = threshold_for(model, questions, **_settings(recipe))
-    scores = evaluate_answers(model, questions, threshold=best.value, **_settings(recipe))
+    found = answers_of(model, questions, threshold=float("inf"), **_settings(recipe))
+    if not all(one.answers for one in questions):
+        found = refused(found, best_refusal(found, questions).value)
+    scores = scored(found, questions)
     return {name: float(scores[name]) for name in ("exact_match", "f1")}
 
 
@@ -165,7 +164,8 @@ def _settle(model: Model, prepared: Prepared, recipe: Recipe) -> None:
     """Where some held-out questions have no answer, the threshold of refusal that is best on them."""
     if all(one.answers for one in prepared.held):
         return
-    best = threshold_for(model, prepared.held, **_settings(recipe))
+    found = answers_of(model, prepared.held, threshold=float("inf"), **_settings(recipe))
+    best = best_refusal(found, prepared.held)
     network: Any = model.network
     network.config = dataclasses.replace(network.config, head=Spans(best.value))
 

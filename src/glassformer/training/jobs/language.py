@@ -57,14 +57,10 @@ def prepare(given: Given) -> Prepared:
     recipe = given.recipe
     documents = {split: split_documents(recipe.data, split, given.root) for split in ("train", "valid")}
     tokenizer = given.known_tokenizer() or train_tokenizer(recipe, documents["train"])
-    context = recipe.data.context
-    if context > given.positions():
-        raise InputError(f"'data.context' must be at most the model's {given.positions()} positions, got {context}.")
+    context = context_of(given)
     before, after, pad_id = _frame(given, tokenizer)
     ids = {split: tokenizer.encode_all(texts) for split, texts in documents.items()}
     settings = recipe.training
-    if context > settings.batch_tokens:
-        raise InputError(f"'training.batch_tokens' must hold a window of {context} tokens ('data.context').")
     frame: dict[str, Any] = {"before": before, "after": after, "pad_id": pad_id}
     train = Windows(ids["train"], context, seed=settings.seed, **frame)
     valid = Windows(ids["valid"], context, every=True, **frame)
@@ -82,6 +78,16 @@ def prepare(given: Given) -> Prepared:
         derived={"pad_id": tokenizer.pad_id, "bos_id": tokenizer.eos_id, "eos_id": tokenizer.eos_id},
         eos_ids=given.start.model.eos_ids if given.start is not None else (),
     )
+
+
+def context_of(given: Given) -> int:
+    """`data.context`. `InputError` where the model does not have so many positions, or a batch so many tokens."""
+    context, most = given.recipe.data.context, given.positions()
+    if context > most:
+        raise InputError(f"'data.context' must be at most the model's {most} positions, got {context}.")
+    if context > given.recipe.training.batch_tokens:
+        raise InputError(f"'training.batch_tokens' must hold a window of {context} tokens ('data.context').")
+    return context
 
 
 def _frame(given: Given, tokenizer: Tokenizer) -> tuple[list[int], list[int], int]:

@@ -35,7 +35,7 @@ from glassformer.training.jobs.job import (
     spread,
     train_tokenizer,
 )
-from glassformer.training.jobs.language import split_documents
+from glassformer.training.jobs.language import context_of, split_documents
 from glassformer.training.recipes import Recipe
 
 SHOWN = 24
@@ -53,12 +53,8 @@ def prepare(given: Given) -> Prepared:
     recipe = given.recipe
     documents = {split: split_documents(recipe.data, split, given.root) for split in ("train", "valid")}
     tokenizer = given.known_tokenizer() or train_tokenizer(recipe, documents["train"], framed=True)
-    context = recipe.data.context
-    if context > given.positions():
-        raise InputError(f"'data.context' must be at most the model's {given.positions()} positions, got {context}.")
+    context = context_of(given)
     settings = recipe.training
-    if context > settings.batch_tokens:
-        raise InputError(f"'training.batch_tokens' must hold a window of {context} tokens ('data.context').")
     ids = {split: tokenizer.encode_all(texts) for split, texts in documents.items()}
     pad_id = given.start.held.config.pad_id if given.start is not None else tokenizer.pad_id or 0
     train = masked(tokenizer, ids["train"], context, pad_id, seed=settings.seed)
