@@ -25,13 +25,13 @@ from typing import Any
 from goals import ROOT, data_root
 
 RATES = {
-    "full": (5e-5, 1e-4, 2e-4),
-    "lora": (1e-3, 2e-3, 4e-3),
-    "pretrained": (2e-4, 4e-4, 8e-4),
-    "scratch": (4e-4, 8e-4, 1.6e-3),
+    "full": (5e-5, 1e-4, 2e-4, 4e-4),
+    "lora": (5e-4, 1e-3, 2e-3, 4e-3),
+    "pretrained": (1e-4, 2e-4, 4e-4, 8e-4),
+    "scratch": (2e-4, 4e-4, 8e-4, 1.6e-3),
 }
 SEEDS = (1, 2, 3)
-STRENGTHS = (0.1, 1.0, 10.0)
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
 def changes(setting: str, wiki: Path) -> dict[str, Any]:

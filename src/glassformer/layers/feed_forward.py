@@ -11,8 +11,15 @@ from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear, cast_once
 from glassformer.layers.sites import Taps
 
+
+def relu_squared(x: Tensor) -> Tensor:
+    """max(x, 0)² (So et al. 2021, "Primer")."""
+    return F.relu(x).square()
+
+
 activations: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
+    "relu_squared": relu_squared,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,

@@ -33,8 +33,8 @@ def rotary(length: int, d_head: int, base: float) -> Rotation:
 
 
 def rotate(x: Float[Tensor, "B H T d"], rotation: Rotation) -> Float[Tensor, "B H T d"]:
-    """Turn coordinates i and i + d/2 of every vector together, as a point in the plane."""
-    cos, sin = (part[..., None, :, :] for part in rotation)
+    """Turn coordinates i and i + d/2 of every vector together, as a point in the plane; in the type of `x`."""
+    cos, sin = (part[..., None, :, :].to(x.dtype) for part in rotation)
     first, second = x.chunk(2, -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
 
