@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from glassformer.generation.sampling import Sampling as Sampling
     from glassformer.models.config import Classification as Classification
     from glassformer.models.config import Config as Config
+    from glassformer.models.config import ConvolutionalConfig as ConvolutionalConfig
     from glassformer.models.config import Learned as Learned
     from glassformer.models.config import MaskedLM as MaskedLM
+    from glassformer.models.config import RecurrentConfig as RecurrentConfig
     from glassformer.models.config import Relative as Relative
     from glassformer.models.config import Rotary as Rotary
     from glassformer.models.config import Sentence as Sentence
     from glassformer.models.config import Sinusoidal as Sinusoidal
     from glassformer.models.config import Spans as Spans
     from glassformer.models.config import Tagging as Tagging
+    from glassformer.models.convolutional import Convolutional as Convolutional
     from glassformer.models.decoder import Decoder as Decoder
     from glassformer.models.encoder import Encoder as Encoder
     from glassformer.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+    from glassformer.models.recurrent import Recurrent as Recurrent
     from glassformer.models.sizes import sizes as sizes
     from glassformer.tasks import objectives as objectives
     from glassformer.tasks.chat import Conversation as Conversation
@@ -56,6 +60,8 @@ _HOMES = {
     "Classification": "models.config",
     "Config": "models.config",
     "Conversation": "tasks.chat",
+    "Convolutional": "models.convolutional",
+    "ConvolutionalConfig": "models.config",
     "Decoder": "models.decoder",
     "Encoder": "models.encoder",
     "EncoderDecoder": "models.encoder_decoder",
@@ -70,6 +76,8 @@ _HOMES = {
     "Perplexity": "tasks.score",
     "Piece": "tasks.generate",
     "Recipe": "training.recipes",
+    "Recurrent": "models.recurrent",
+    "RecurrentConfig": "models.config",
     "Relative": "models.config",
     "Rotary": "models.config",
     "Sampling": "generation.sampling",

@@ -8,10 +8,12 @@ from typing import Any
 from torch import nn
 
 from glassformer.errors import InputError, did_you_mean
-from glassformer.models.config import Config
+from glassformer.models.config import Config, ConvolutionalConfig, RecurrentConfig
+from glassformer.models.convolutional import Convolutional
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.recurrent import Recurrent
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ families: dict[str, Family] = {
     "encoder-decoder": Family(EncoderDecoder, Config),
     "encoder": Family(Encoder, Config),
     "decoder": Family(Decoder, Config),
+    "recurrent": Family(Recurrent, RecurrentConfig),
+    "convolutional": Family(Convolutional, ConvolutionalConfig),
 }
 
 

@@ -12,7 +12,7 @@ from glassformer.cli.output import put, put_json, size
 from glassformer.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from glassformer.models.config import Config
+    from glassformer.models.config import AnyConfig, Config
     from glassformer.models.counting import Count
 
 WIDTH = 30
@@ -57,7 +57,7 @@ def params(
             put(line.rstrip())
 
 
-def config_of(name: str) -> Config:
+def config_of(name: str) -> AnyConfig:
     """The configuration of a model on disk, without its weights where the format allows, or of a published size."""
     from glassformer.models.sizes import sizes
 
@@ -71,7 +71,7 @@ def config_of(name: str) -> Config:
     if (path / native.INDEX).is_file() or (path / "checkpoints").is_dir() or name in native.shipped():
         return _own_config(native.find(name))
     if path.exists() or name in opening.PUBLISHED or "/" in name:
-        config: Config = opening.open_model(name).config
+        config: AnyConfig = opening.open_model(name).config
         return config
     known = [*sizes, *native.shipped(), *opening.PUBLISHED]
     raise InputError(
@@ -79,13 +79,13 @@ def config_of(name: str) -> Config:
     )
 
 
-def _own_config(folder: Path) -> Config:
+def _own_config(folder: Path) -> AnyConfig:
     from glassformer.checkpoints import native
     from glassformer.checkpoints.families import family
     from glassformer.settings import from_mapping
 
     index, where = native.read_index(folder), str(folder / native.INDEX)
-    config: Config = from_mapping(family(index.family, where).config, index.config, f"{where} [config]")
+    config: AnyConfig = from_mapping(family(index.family, where).config, index.config, f"{where} [config]")
     return config
 
 
@@ -123,12 +123,7 @@ def _about(name: str, counted: Count) -> str:
 
 
 def _shape(counted: Count) -> str:
-    config = counted.config
-    layers = "+".join(str(n) for n in (config.n_encoder_layers, config.n_decoder_layers) if n)
-    shared = "" if config.kv_heads == config.n_heads else f" ({config.kv_heads} of keys and values)"
-    return (
-        f"{counted.family}, {layers} layers of {config.d_model}, {config.n_heads} heads of {config.head_width}{shared}"
-    )
+    return f"{counted.family}, {counted.config.shape}"
 
 
 def _parts(counted: Count) -> Iterable[str]:

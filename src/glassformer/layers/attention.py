@@ -194,13 +194,13 @@ class Attention(nn.Module):
                 return self._output(remember.attend(query, keys_values, _scale(query, self.scale)))
             mask = remember.mask
         key, value = keys_values if remember is None else remember(keys_values)
-        rows, query = query.shape[0], _gather(query, key.shape[0])
+        rows, query = query.shape[0], gather_rows(query, key.shape[0])
         if legible:
             scores = self.taps.scores(attention_scores(query, key, mask, causal, self.scale, bias))
             mixed = _product(self.dropout(self.taps.pattern(attention_pattern(scores))), value)
         else:
             mixed = attention(query, key, value, mask, causal, self.scale, bias)
-        return self._output(_scatter(mixed, rows))
+        return self._output(scatter_rows(mixed, rows))
 
     def _output(self, mixed: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
         return self.taps.output(self._join(self.taps.mixed(mixed)))
@@ -216,15 +216,15 @@ class Attention(nn.Module):
         return heads.sum(1) if self.to_output.bias is None else heads.sum(1) + self.to_output.bias
 
 
-def _gather(query: Float[Tensor, "B H Q d"], rows: int) -> Float[Tensor, "R H n d"]:
+def gather_rows(query: Float[Tensor, "B H Q d"], rows: int) -> Float[Tensor, "R H n d"]:
     """Lay the queries of B / R consecutive rows side by side, so that they look into one context together."""
     if query.shape[0] == rows:
         return query
     return query.unflatten(0, (rows, -1)).transpose(1, 2).flatten(2, 3)
 
 
-def _scatter(mixed: Float[Tensor, "R H n d"], rows: int) -> Float[Tensor, "B H Q d"]:
-    """The inverse of `_gather`."""
+def scatter_rows(mixed: Float[Tensor, "R H n d"], rows: int) -> Float[Tensor, "B H Q d"]:
+    """The inverse of `gather_rows`."""
     if mixed.shape[0] == rows:
         return mixed
     return mixed.unflatten(2, (rows // len(mixed), -1)).transpose(1, 2).flatten(0, 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 from glassformer.errors import InputError
 from glassformer.layers.masks import causal_mask, seen_mask, slots_mask
 from glassformer.layers.rows import KeysValues
+from glassformer.layers.source import Source
 
 
 class KeyValueCache:
@@ -85,23 +86,17 @@ class Place:
 class DecodingState:
     """All that decoding remembers: what the sources offer, keys and values per layer, and every row's length.
 
-    Rows that continue the same source (the hypotheses of a beam) share its keys and values for cross-attention, and one
-    cache for self-attention, as long as every source has the same number of rows, side by side; otherwise each row gets
-    its own copy.
+    Rows that continue the same source (the hypotheses of a beam) share one cache for self-attention, as long as every
+    source has the same number of rows, side by side; otherwise each row gets its own copy.
     """
 
-    def __init__(
-        self, memories: list[KeysValues], memory_mask: Bool[Tensor, "R 1 1 S"], caches: list[KeyValueCache]
-    ) -> None:
-        # laid out once as every step's products read them
-        self.memories = [(key.contiguous(), value.contiguous()) for key, value in memories]
-        self.memory_mask = memory_mask
+    def __init__(self, source: Source, caches: list[KeyValueCache]) -> None:
+        self.source = source
         self.caches = caches
-        self.sources = torch.arange(len(memory_mask), device=memory_mask.device)
-        self.lengths = torch.zeros_like(self.sources)
+        self.lengths = torch.zeros(len(source.mask), dtype=torch.long, device=source.mask.device)
         self.end = 0  # the longest row
         self.level = True  # all rows are equally long: keys are written as a slice, one new id needs no mask
-        self.slots = self.lengths.new_zeros(len(memory_mask), self.capacity)  # where each row reads each position
+        self.slots = self.lengths.new_zeros(len(self.lengths), self.capacity)  # where each row reads each position
 
     @property
     def capacity(self) -> int:
@@ -152,7 +147,7 @@ class DecodingState:
         else:
             self._separate(rows)
         self.lengths = self.lengths[rows]
-        self._select_sources(self.sources[rows])
+        self.source.select(rows)
 
     def _separate(self, rows: Int[Tensor, "B"]) -> None:
         """Row i becomes a copy of old row rows[i], in a group of its own."""
@@ -160,14 +155,3 @@ class DecodingState:
         for cache in self.caches:
             cache.separate(groups, slots)
         self.slots = self.slots.new_zeros(len(rows), self.capacity)
-
-    def _select_sources(self, wanted: Int[Tensor, "B"]) -> None:
-        kept, counts = torch.unique_consecutive(wanted, return_counts=True)
-        even = bool((counts == counts[0]).all())
-        if even and torch.equal(kept, torch.arange(len(self.memory_mask), device=kept.device)):
-            self.sources = wanted
-            return
-        index = kept if even else wanted
-        self.memories = [(key[index], value[index]) for key, value in self.memories]
-        self.memory_mask = self.memory_mask[index]
-        self.sources = torch.arange(len(index), device=index.device).repeat_interleave(len(wanted) // len(index))

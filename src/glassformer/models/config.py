@@ -1,4 +1,4 @@
-"""`Config`: what every Transformer of this package is made of, in the field's own terms."""
+"""`Config`: what every Transformer of this package is made of, in the field's own terms; and its predecessors'."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -134,7 +134,7 @@ class Config:
     max_length: int = 1024
     norm_first: bool = False
     norm_eps: float = 1e-5
-    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "relu"
+    activation: Literal["relu", "relu_squared", "gelu", "gelu_tanh", "silu"] = "relu"
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
@@ -176,6 +176,13 @@ class Config:
             raise InputError(f"rotary positions turn pairs: the width of a head must be even, got {self.head_width}.")
 
     @property
+    def shape(self) -> str:
+        """The network in a few words."""
+        layers = "+".join(str(count) for count in (self.n_encoder_layers, self.n_decoder_layers) if count)
+        shared = "" if self.kv_heads == self.n_heads else f" ({self.kv_heads} of keys and values)"
+        return f"{layers} layers of {self.d_model}, {self.n_heads} heads of {self.head_width}{shared}"
+
+    @property
     def head_width(self) -> int:
         """Width of one attention head: `d_head`, or `d_model / n_heads` where that is not given."""
         return self.d_head if self.d_head is not None else self.d_model // self.n_heads
@@ -184,6 +191,86 @@ class Config:
     def kv_heads(self) -> int:
         """Heads of keys and values: `n_kv_heads`, or `n_heads` where that is not given."""
         return self.n_kv_heads if self.n_kv_heads is not None else self.n_heads
+
+
+@dataclass(frozen=True)
+class TextToTextConfig:
+    """The choices that `RecurrentConfig` and `ConvolutionalConfig` have in common; meanings as in `Config`.
+
+    The same width D serves embeddings and states. `dropout` is the only one.
+    """
+
+    vocab_size: int
+    source_vocab_size: int | None = None
+    d_model: int = 512
+    n_encoder_layers: int = 1
+    n_decoder_layers: int = 1
+    max_length: int = 1024
+    dropout: float = 0.1
+    tie_head: bool = True
+    head_bias: bool = False
+    pad_id: int = 0
+    bos_id: int = 1
+    eos_id: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "n_encoder_layers", "n_decoder_layers", "max_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"'{name}' must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"'dropout' must be in [0, 1), got {self.dropout}.")
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(TextToTextConfig):
+    """Shape and choices of a `Recurrent` network; frozen, compared by value, saved with every checkpoint.
+
+    `attention` says how a target position scores the source's (see `Lookup`); "none" leaves the decoder with the
+    encoder's last state alone, as in Sutskever et al. 2014. `input_feeding` gives each step what the last one found
+    (Luong et al. 2015, section 3.3), so that training too has to go step by step. `dropout` is applied to embeddings,
+    to what one layer hands to the next, and to what the head reads.
+    """
+
+    cell: Literal["lstm", "rnn"] = "lstm"
+    attention: Literal["additive", "multiplicative", "none"] = "multiplicative"
+    input_feeding: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.d_model % 2:
+            raise InputError(f"'d_model' must be even: the encoder reads both ways, half each, got {self.d_model}.")
+
+    @property
+    def shape(self) -> str:
+        """The network in a few words."""
+        kind = {"lstm": "LSTM", "rnn": "plain recurrent"}[self.cell]
+        return f"{self.n_encoder_layers}+{self.n_decoder_layers} {kind} layers of {self.d_model}"
+
+
+@dataclass(frozen=True)
+class ConvolutionalConfig(TextToTextConfig):
+    """Shape and choices of a `Convolutional` network; frozen, compared by value, saved with every checkpoint.
+
+    A position of the encoder sees `kernel` positions around it in the first layer and kernel - 1 more in each further
+    one; one of the decoder as many before it. `dropout` is applied to embeddings, to what each convolution reads, and
+    to what the head reads.
+    """
+
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise InputError(f"'kernel' must be odd: as many positions before as after, got {self.kernel}.")
+
+    @property
+    def shape(self) -> str:
+        """The network in a few words."""
+        layers = f"{self.n_encoder_layers}+{self.n_decoder_layers} convolutions of {self.d_model}"
+        return f"{layers}, {self.kernel} positions wide"
+
+
+AnyConfig = Config | RecurrentConfig | ConvolutionalConfig
 
 
 def _at_least_one(labels: tuple[str, ...]) -> None:

@@ -9,18 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from glassformer.models.config import (
+    AnyConfig,
     Classification,
     Config,
+    ConvolutionalConfig,
     Head,
     Learned,
     MaskedLM,
+    RecurrentConfig,
     Relative,
     Sentence,
     Spans,
     Tagging,
 )
 
-Family = Literal["encoder", "decoder", "encoder-decoder"]
+Family = Literal["encoder", "decoder", "encoder-decoder", "recurrent", "convolutional"]
 Reader = Literal["token", "source token", "target token", "text"]
 """For each of what a part is computed: every token, those of one side, or once a text."""
 
@@ -46,9 +49,10 @@ class Part:
 
     def memory(self, precision: str) -> int:
         """Bytes; see `Count.memory`."""
-        if precision not in _GROUP_BYTES or not self.weights or self.width % _GROUP:
+        packed = self.weights and self.width and self.width % _GROUP == 0
+        if precision not in _GROUP_BYTES or not packed:
             return self.parameters * _NUMBER_BYTES[precision]
-        in_block = "attention." in self.name or "feed_forward." in self.name
+        in_block = any(kind in self.name for kind in ("attention.", "feed_forward.", "convolution"))
         rest = self.parameters - self.weights if self.parameters >= self.weights else self.parameters
         group = _GROUP_BYTES[precision if in_block else "int8"]
         return self.weights // _GROUP * group + rest * _NUMBER_BYTES[precision]
@@ -77,11 +81,17 @@ class Flops:
 
 @dataclass(frozen=True)
 class Count:
-    """The parts of a network, and sums of them."""
+    """The parts of a network, and sums of them.
 
-    config: Config
+    `attention` has, for each reader, the FLOPs of its attention to one position; `cached` is how many numbers decoding
+    keeps for a token of context.
+    """
+
+    config: AnyConfig
     family: Family
     parts: tuple[Part, ...]
+    attention: dict[Reader, int]
+    cached: int = 0
 
     @property
     def total(self) -> int:
@@ -107,58 +117,118 @@ class Count:
         return sum(part.memory(precision) for part in self.parts)
 
     def cache(self, precision: str) -> int:
-        """Bytes of keys and values for each token of context while decoding; 0 for an encoder.
+        """Bytes of keys and values for each token of context while decoding; 0 where nothing grows with the text.
 
         A token of the source costs as much as one of the target. With int8 or int4 weights the cache is fp32.
         """
-        layers = self.config.n_decoder_layers
-        return 2 * layers * self.config.kv_heads * self.config.head_width * _NUMBER_BYTES[precision]
+        return self.cached * _NUMBER_BYTES[precision]
 
     def flops(self, context: int) -> dict[str, Flops]:
         """FLOPs of a token that attends to `context` positions (of the source too, in an encoder-decoder), by reader.
 
         What is computed once a text (a pooler, labels of a text) is left out.
         """
-        config = self.config
-        layer = 4 * context * config.n_heads * config.head_width
-        encoder, decoder = config.n_encoder_layers * layer, config.n_decoder_layers * layer
-        attention = {"token": encoder + decoder, "source token": encoder, "target token": 2 * decoder}
-        readers = ("source token", "target token") if self.family == "encoder-decoder" else ("token",)
         return {
-            reader: Flops(2 * sum(part.weights for part in self.parts if part.reader == reader), attention[reader])
-            for reader in readers
+            reader: Flops(2 * sum(part.weights for part in self.parts if part.reader == reader), context * each)
+            for reader, each in self.attention.items()
         }
 
 
-def family(config: Config) -> Family:
-    """Which family's network a config is for: the one that has layers of those kinds."""
+def family(config: AnyConfig) -> Family:
+    """Which family's network a config is for; of a `Config`, the one that has layers of those kinds."""
+    if isinstance(config, RecurrentConfig):
+        return "recurrent"
+    if isinstance(config, ConvolutionalConfig):
+        return "convolutional"
     if not config.n_encoder_layers:
         return "decoder"
     return "encoder-decoder" if config.n_decoder_layers else "encoder"
 
 
-def count(config: Config) -> Count:
+def count(config: AnyConfig) -> Count:
     """Count the network of the config's family, part by part."""
-    kind, rows, d_model = family(config), config.vocab_size, config.d_model
+    if isinstance(config, RecurrentConfig):
+        return _recurrent(config)
+    if isinstance(config, ConvolutionalConfig):
+        return _convolutional(config)
+    kind, layer = family(config), 4 * config.n_heads * config.head_width
+    encoder, decoder = config.n_encoder_layers * layer, config.n_decoder_layers * layer
+    cached = 2 * config.n_decoder_layers * config.kv_heads * config.head_width
     if kind != "encoder-decoder":
         n_layers = config.n_encoder_layers or config.n_decoder_layers
-        token = Part("embedding.token", rows * d_model)
+        token = Part("embedding.token", config.vocab_size * config.d_model)
         head = _word_head(config, "token") if kind == "decoder" else _encoder_head(config)
-        return Count(config, kind, (token, *_stack(config, "", n_layers, "token"), *head))
-    source = config.source_vocab_size
-    tokens = [Part("embedding.token", rows * d_model)]
-    if source is not None:
-        tokens = [
-            Part("encoder.embedding.token", source * d_model),
-            Part("decoder.embedding.token", rows * d_model),
-        ]
-    parts = [
-        *tokens,
+        return Count(
+            config, kind, (token, *_stack(config, "", n_layers, "token"), *head), {"token": encoder + decoder}, cached
+        )
+    parts = (
+        *_tokens(config),
         *_stack(config, "encoder.", config.n_encoder_layers, "source token"),
         *_stack(config, "decoder.", config.n_decoder_layers, "target token", cross=True),
         *_word_head(config, "target token"),
+    )
+    return Count(config, kind, parts, {"source token": encoder, "target token": 2 * decoder}, cached)
+
+
+def _tokens(config: AnyConfig) -> list[Part]:
+    """The vectors of words: one table for both sides, or one for each."""
+    rows, source, d_model = config.vocab_size, config.source_vocab_size, config.d_model
+    if source is None:
+        return [Part("embedding.token", rows * d_model)]
+    return [Part("encoder.embedding.token", source * d_model), Part("decoder.embedding.token", rows * d_model)]
+
+
+def _recurrent(config: RecurrentConfig) -> Count:
+    """Two matrices a gate, for what comes in and for the state, each with a bias. Nothing grows with the text."""
+    d_model, gates = config.d_model, 4 if config.cell == "lstm" else 1
+
+    def layers(side: str, widths: list[int], reader: Reader, ways: int) -> list[Part]:
+        rows = gates * d_model  # of all directions together
+        incoming, state = rows * sum(widths), rows * (d_model // ways) * len(widths)
+        biases = rows * len(widths)
+        return [
+            Part(f"{side}.recurrence.input", incoming + biases, incoming, reader),
+            Part(f"{side}.recurrence.state", state + biases, state, reader),
+        ]
+
+    deeper = [d_model] * (config.n_decoder_layers - 1)
+    begins = d_model * (2 if config.cell == "lstm" else 1) * config.n_decoder_layers
+    looks = config.attention != "none"
+    parts = [
+        *_tokens(config),
+        *layers("encoder", [d_model] * config.n_encoder_layers, "source token", 2),
+        *layers("decoder", [d_model * (1 + config.input_feeding), *deeper], "target token", 1),
+        _dense("decoder.bridge", d_model, begins, True, "text"),
+        _dense("decoder.found", d_model * (1 + looks), d_model, True, "target token"),
     ]
-    return Count(config, kind, tuple(parts))
+    if looks:
+        parts.append(_dense("decoder.cross_attention.query", d_model, d_model, False, "target token"))
+    if config.attention == "additive":
+        parts.append(_dense("decoder.cross_attention.key", d_model, d_model, False, "source token"))
+        parts.append(Part("decoder.cross_attention.score", d_model))
+    parts += _word_head(config, "target token")
+    return Count(config, "recurrent", tuple(parts), {"source token": 0, "target token": 4 * d_model * looks})
+
+
+def _convolutional(config: ConvolutionalConfig) -> Count:
+    """A dense layer over each window, to twice the width; in the decoder also attention's two projections."""
+    d_model = config.d_model
+
+    def stack(side: str, n_layers: int, reader: Reader) -> list[Part]:
+        positions = Part(f"{side}.embedding.position", config.max_length * d_model)
+        return [positions, _dense(f"{side}.convolution", config.kernel * d_model, 2 * d_model, True, reader, n_layers)]
+
+    n_layers = config.n_decoder_layers
+    parts = (
+        *_tokens(config),
+        *stack("encoder", config.n_encoder_layers, "source token"),
+        *stack("decoder", n_layers, "target token"),
+        _dense("decoder.cross_attention.query", d_model, d_model, True, "target token", n_layers),
+        _dense("decoder.cross_attention.output", d_model, d_model, True, "target token", n_layers),
+        *_word_head(config, "target token"),
+    )
+    attention: dict[Reader, int] = {"source token": 0, "target token": 4 * d_model * n_layers}
+    return Count(config, "convolutional", parts, attention)
 
 
 def _stack(config: Config, prefix: str, n_layers: int, reader: Reader, cross: bool = False) -> list[Part]:
@@ -200,7 +270,7 @@ def _norm(config: Config) -> int:
     return config.d_model * (1 if config.norm == "rms" else 2)
 
 
-def _word_head(config: Config, reader: Reader) -> list[Part]:
+def _word_head(config: AnyConfig, reader: Reader) -> list[Part]:
     """States to words; a tied one has no matrix of its own."""
     weights = config.vocab_size * config.d_model
     own = (0 if config.tie_head else weights) + (config.vocab_size if config.head_bias else 0)

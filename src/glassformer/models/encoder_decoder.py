@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from glassformer.layers.cache import DecodingState, KeyValueCache
 from glassformer.layers.masks import padding_mask
 from glassformer.layers.sites import Tap
+from glassformer.layers.source import Source
 from glassformer.models.assembly import initialize, stack
 from glassformer.models.config import Config
 from glassformer.models.heads import Output, language_head
@@ -60,7 +61,7 @@ class EncoderDecoder(nn.Module):
         like, n_layers = memories[0][0], len(memories)
         shape = (len(source), self.config.kv_heads, capacity, self.config.head_width)
         caches = [KeyValueCache(*shape, like) for _ in range(n_layers)]
-        return DecodingState(memories, self._mask(source), caches)
+        return DecodingState(Source(memories, self._mask(source)), caches)
 
     @torch.no_grad()
     def step(
@@ -71,8 +72,8 @@ class EncoderDecoder(nn.Module):
         hidden = self.decoder(
             ids,
             place.mask,
-            memories=state.memories,
-            memory_mask=state.memory_mask,
+            memories=state.source.memories,
+            memory_mask=state.source.mask,
             positions=place.positions,
             remember=[partial(cache.append, positions=place.write, end=state.end) for cache in state.caches],
             held=(state.end, state.width),

@@ -11,7 +11,7 @@ from glassformer.layers.dropout import Dropout
 from glassformer.layers.feed_forward import activations
 from glassformer.layers.linear import Linear
 from glassformer.models.assembly import norm
-from glassformer.models.config import Classification, Config, Sentence, Spans, Tagging
+from glassformer.models.config import AnyConfig, Classification, Config, Sentence, Spans, Tagging
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Output:
     hidden: Tensor
 
 
-def language_head(config: Config, token: nn.Embedding) -> Linear:
+def language_head(config: AnyConfig, token: nn.Embedding) -> Linear:
     """States to words: the embedding itself where the config ties them."""
     head = Linear(config.d_model, config.vocab_size, config.head_bias)
     if config.tie_head:

@@ -1,8 +1,18 @@
-"""Published sizes, as data. A size is a `Config`; `dataclasses.replace` fits it to another vocabulary."""
+"""Published sizes, as data. A size is a config; `dataclasses.replace` fits it to another vocabulary."""
 
 from dataclasses import replace
 
-from glassformer.models.config import Config, Learned, MaskedLM, Relative, Rotary, Sentence
+from glassformer.models.config import (
+    AnyConfig,
+    Config,
+    ConvolutionalConfig,
+    Learned,
+    MaskedLM,
+    RecurrentConfig,
+    Relative,
+    Rotary,
+    Sentence,
+)
 
 # Radford et al. 2018: post-norm, as in the original Transformer, with learned positions.
 _GPT1 = Config(
@@ -116,13 +126,19 @@ _LLAMA = Config(
     init_std=0.02,
 )
 
-sizes: dict[str, Config] = {
+sizes: dict[str, AnyConfig] = {
     # Vaswani et al. 2017, table 3: WMT 2014 en-de, joint BPE vocabulary of about 37,000.
     "transformer-base": Config(vocab_size=37000),
     "transformer-big": Config(vocab_size=37000, d_model=1024, n_heads=16, d_ff=4096, dropout=0.3),
     # Wu et al. 2021, "Good for Misconceived Reasons": the size that fits Multi30k, joint BPE of about 10,000.
     "transformer-tiny": Config(
         vocab_size=10000, d_model=128, n_heads=4, d_ff=256, n_encoder_layers=4, n_decoder_layers=4, dropout=0.3
+    ),
+    # What the Transformer replaced, in sizes that fit Multi30k like transformer-tiny (which has 2.6 million parameters
+    # with 10,000 words); Gehring et al. 2017 have 15+15 layers of 512 and more, Luong et al. 2015 4 of 1,000.
+    "lstm-tiny": RecurrentConfig(vocab_size=10000, d_model=256, dropout=0.3),
+    "convs2s-tiny": ConvolutionalConfig(
+        vocab_size=10000, d_model=192, n_encoder_layers=4, n_decoder_layers=3, dropout=0.3
     ),
     "gpt1": _GPT1,
     "gpt2": _GPT2,

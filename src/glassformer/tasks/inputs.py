@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from glassformer.errors import InputError
 from glassformer.models.decoder import Decoder
-from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.families import TextToText
 from glassformer.models.heads import Output
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _shortened(framed: list[int], plain: list[int], longest: int) -> list[int]:
 
 def call(model: Model, text: Any, target: Any) -> Output:
     """See `Model.__call__`."""
-    if isinstance(model.network, EncoderDecoder):
+    if isinstance(model.network, TextToText):
         if target is None:
             raise InputError("an encoder-decoder reads two texts: give 'target' too, or use translate.")
         return model.network(_padded(model, text), _padded(model, target, target=True))
@@ -109,7 +109,7 @@ def _padded(model: Model, given: Any, target: bool = False) -> Tensor:
     texts = [given] if is_one(given) else list(given)
     if isinstance(model.network, Decoder):
         rows = text_ids(model, texts)
-    elif isinstance(model.network, EncoderDecoder):
+    elif isinstance(model.network, TextToText):
         rows = [_side(model, text, number, target) for number, text in enumerate(texts, 1)]
     else:
         framed = (model.tokenizer.encode(text, frame=True) if isinstance(text, str) else text for text in texts)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from glassformer.layers.cross_entropy import linear_cross_entropy
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
-from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.families import TextToText
 
 IGNORE = -100
 """As a target: nothing is predicted here."""
@@ -90,7 +90,7 @@ class Spanned(Protocol):
     def span(self) -> Int[Tensor, "B 2"]: ...
 
 
-def seq2seq(network: EncoderDecoder, batch: Pairs, label_smoothing: float = 0.1) -> Loss:
+def seq2seq(network: TextToText, batch: Pairs, label_smoothing: float = 0.1) -> Loss:
     """Cross-entropy of each target token given the source and the tokens before it, label-smoothed (section 5.4).
 
     Parts: `nll`, the unsmoothed loss, and `correct`, how many tokens were the most likely one. Padding is left out

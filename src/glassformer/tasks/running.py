@@ -7,7 +7,7 @@ from torch import nn
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.int8 import int8
 from glassformer.layers.quantized import QuantizedLinear, quantized
-from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.families import TextToText
 from glassformer.tasks.precision import PRECISIONS
 
 
@@ -20,7 +20,7 @@ def at_precision(network: nn.Module, precision: str | None) -> nn.Module:
         raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}.{hint}")
     if precision == "bf16":
         return network.bfloat16()
-    if precision == "int8" and isinstance(network, EncoderDecoder):
+    if precision == "int8" and isinstance(network, TextToText):
         return int8(network)  # a beam brings many rows at a time: there rounding row by row is faster
     stored = any(isinstance(module, QuantizedLinear) for module in network.modules())
     if precision not in ("int8", "int4") or stored:

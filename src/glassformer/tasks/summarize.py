@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassformer.errors import InputError
 from glassformer.models.decoder import Decoder
-from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.families import TextToText
 from glassformer.tasks import rouge
 from glassformer.tasks.generate import Generation, Options
 from glassformer.tasks.generate import generate as go_on
@@ -46,7 +46,7 @@ def summarize(
         ids = prompts(model.tokenizer, model.pipeline.prompt or PROMPT, texts, room, truncate, first_line)
         options = Options(max_new_tokens=most, beam=beam, length_penalty=length_penalty, logprobs=0)
         return [replace(found, text=" ".join(found.text.split())) for found in go_on(model, ids, options)]
-    if not isinstance(model.network, EncoderDecoder):
+    if not isinstance(model.network, TextToText):
         raise InputError(f"'summarize' wants an encoder-decoder or a decoder; this model is {model.purpose}.")
     longest = min(max_tokens or model.config.max_length, model.config.max_length)
     prepared = [model.pipeline.prepare_source(text) for text in texts]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from glassformer.checkpoints.files import write_json
-from glassformer.models.config import Config, MaskedLM
+from glassformer.models.config import AnyConfig, Config, MaskedLM
 from glassformer.models.counting import count
 from glassformer.settings import cache_folder
 
@@ -93,15 +93,15 @@ def _kept() -> Path:
     return cache_folder() / f"machine-{os.uname().nodename if hasattr(os, 'uname') else platform.node()}.json"
 
 
-def training_flops(config: Config, context: float, trained: float = 1.0) -> float | None:
+def training_flops(config: AnyConfig, context: float, trained: float = 1.0) -> float | None:
     """Floating-point operations of training on one token: those of its products, forward and backward.
 
     Forward: 2 for each weight that multiplies it and 4 · `context` · d_model a layer for attention (see
     `models.counting`); backward: as many for the gradient of what came in, and as many for that of the weights, of
     which the share `trained` is computed. For a GPT that is 6 N + 12 L D T. The words of a masked language model are
-    counted for the masked tokens alone. None for an encoder-decoder, whose two sides have tokens of their own.
+    counted for the masked tokens alone. None for what reads one text and writes another: both have tokens of their own.
     """
-    if config.n_encoder_layers and config.n_decoder_layers:
+    if not isinstance(config, Config) or (config.n_encoder_layers and config.n_decoder_layers):
         return None
     counted = count(config)
     flops = counted.flops(1)["token"]

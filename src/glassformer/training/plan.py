@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from glassformer.models.config import Config
 from glassformer.training.display import size
 from glassformer.training.jobs import Prepared
 from glassformer.training.recipes import Recipe
@@ -23,15 +24,13 @@ def plan(
     stored = trained if recipe.finetune.lora else parameters
     epoch = prepared.train.epoch(0)
     epochs = settings.steps * settings.accumulate / len(epoch)
-    depth = [count for count in (config.n_encoder_layers, config.n_decoder_layers) if count]
-    layers = f"{'+'.join(map(str, depth))} layers of {config.d_model}"
     some = f", {trained:,} of them trained ({100 * trained / parameters:.1f} %)" if trained < parameters else ""
     accumulated = f" × {settings.accumulate}" if settings.accumulate > 1 else ""
     goes_on = f", going on after step {step}" if step else ""
     rows = [
         (
             "network",
-            f"{layers}, {config.n_heads} heads: {parameters:,} parameters{some}; {config.vocab_size:,} tokens",
+            f"{config.shape}: {parameters:,} parameters{some}; {config.vocab_size:,} tokens",
         ),
         ("data", prepared.counts),
         (
@@ -55,14 +54,15 @@ def plan(
 def memory(recipe: Recipe, config: Any, parameters: int, trained: int) -> float:
     """A rough estimate in bytes: weights, gradients and two moments, one batch's activations, and `PROCESS`.
 
-    Activations: fp32, about 14 vectors of width d_model and 3 of d_ff a position and layer, twice that in a decoder
-    layer that sees a source, attention patterns left out (they are rarely stored). Logits over a vocabulary exist in
-    chunks. What the data take is not in it.
+    Activations: fp32, about 14 vectors of width d_model and 3 of d_ff a position and layer (16 of d_model in a
+    recurrent or convolutional one), twice that in a decoder layer that sees a source, attention patterns left out (they
+    are rarely stored). Logits over a vocabulary exist in chunks. What the data take is not in it.
     """
     tokens = recipe.training.batch_tokens
     both = config.n_encoder_layers and config.n_decoder_layers
     layers = config.n_encoder_layers + (2 if both else 1) * config.n_decoder_layers
-    activations = tokens * layers * (14 * config.d_model + 3 * config.d_ff)
+    numbers = 14 * config.d_model + 3 * config.d_ff if isinstance(config, Config) else 16 * config.d_model
+    activations = tokens * layers * numbers
     return PROCESS + 4.0 * parameters + 12.0 * trained + 4.0 * activations
 
 

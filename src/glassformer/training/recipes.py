@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glassformer.errors import InputError, did_you_mean
-from glassformer.models.config import Config
+from glassformer.models.config import AnyConfig, Config
 from glassformer.models.sizes import sizes
 from glassformer.settings import from_mapping, to_mapping
 from glassformer.training.finetuning import Finetune
@@ -36,7 +36,8 @@ _FROM_TOKENIZER = ("vocab_size", "source_vocab_size", "pad_id", "bos_id", "eos_i
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole experiment. `model` is a size's name under "size" with any field of `Config` beside it; where
+    """A whole experiment. `model` is a size's name under "size" with any field of its config (`Config`,
+    `RecurrentConfig`, `ConvolutionalConfig`) beside it; where
     `finetune.model` names a model to start from, only its dropouts (`ADJUSTABLE`) may be given."""
 
     name: str = "translation"
@@ -55,8 +56,8 @@ class Recipe:
         else:
             self.network_config(vocab_size=100)
 
-    def network_config(self, vocab_size: int, **derived: Any) -> Config:
-        """The `Config` of a network with fresh weights, for a vocabulary. `derived` are fields that the tokenizer and
+    def network_config(self, vocab_size: int, **derived: Any) -> AnyConfig:
+        """The config of a network with fresh weights, for a vocabulary. `derived` are fields that the tokenizer and
         the task determine. `InputError` for an unknown size or field in `model`."""
         fields = dict(self.model)
         size = fields.pop("size", _SIZES.get(self.task, "transformer-base"))
@@ -70,9 +71,10 @@ class Recipe:
                 raise InputError(
                     f"[model]: '{name}' comes from the tokenizer; set 'text.vocab_size' to change the vocabulary."
                 )
-        _known(fields, Config, "[model]")
+        kind = type(sizes[size])
+        _known(fields, kind, "[model]")
         base = to_mapping(sizes[size])
-        return from_mapping(Config, {**base, **fields, "vocab_size": vocab_size, **derived}, "[model]")
+        return from_mapping(kind, {**base, **fields, "vocab_size": vocab_size, **derived}, "[model]")
 
     def _check_adjustments(self) -> None:
         other = [name for name in self.model if name not in ADJUSTABLE]

@@ -13,10 +13,13 @@ from glassformer.checkpoints.native import Loaded
 from glassformer.checkpoints.opening import open_model
 from glassformer.errors import InputError
 from glassformer.layers.low_rank import add_low_rank, has_low_rank, merge_low_rank
-from glassformer.models.config import Classification, Config, Head, MaskedLM
+from glassformer.models.config import AnyConfig, Classification, Config, Head, MaskedLM
+from glassformer.models.convolutional import Convolutional
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.families import network_class
+from glassformer.models.recurrent import Recurrent
 from glassformer.settings import from_mapping, to_mapping
 from glassformer.tasks.model import Model
 from glassformer.text.tokenizer import Tokenizer
@@ -85,18 +88,18 @@ def build(
         config = _headed(recipe.network_config(tokenizer.vocab_size, **(derived or {})), head)
     else:
         config = _headed(start.held.config, head)
-        config = from_mapping(Config, {**to_mapping(config), **recipe.model}, "[model]")
+        config = from_mapping(type(config), {**to_mapping(config), **recipe.model}, "[model]")
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"the vocabulary has {tokenizer.vocab_size} tokens, more than the {config.vocab_size} of the embedding: "
             "tokenizer and model must belong together."
         )
-    network = family_of(config)(config)
+    network = network_class(config)(config)
     fresh: set[str] = set()
     adapter = None
     if start is not None and not finetune.fresh:
         adapter = _adapt(network, start, finetune)
-        another = not _same_head(config.head, start.held.config.head)
+        another = not _same_head(getattr(config, "head", None), getattr(start.held.config, "head", None))
         fresh = set(copy_fitting(network, start.held.network, but=("head.",) if another else ()))
     if finetune.freeze:
         freeze(network, finetune.freeze)
@@ -108,29 +111,24 @@ _NAMES: dict[type[nn.Module], str] = {
     Encoder: "an encoder",
     Decoder: "a decoder",
     EncoderDecoder: "an encoder-decoder",
+    Recurrent: "a recurrent encoder-decoder",
+    Convolutional: "a convolutional encoder-decoder",
 }
 
 
 def check_family(recipe: Recipe, start: Start | None, families: tuple[type[nn.Module], ...]) -> None:
     """`InputError` where neither the model started from nor the one that [model] describes is of these families."""
-    kind = family_of(recipe.network_config(vocab_size=100) if start is None else start.held.config)
+    kind = network_class(recipe.network_config(vocab_size=100) if start is None else start.held.config)
     if not issubclass(kind, families):
-        wanted = " or ".join(_NAMES[family] for family in families)
+        wanted = " or ".join(_NAMES[family] for family in families if family in (Encoder, Decoder, EncoderDecoder))
         came = f"[model] describes {_NAMES[kind]}" if start is None else f"{start.name} is {start.model.purpose}"
         raise InputError(f"{recipe.task} wants {wanted}; {came}.")
 
 
-def family_of(config: Config) -> type[nn.Module]:
-    """The class of a config's network, by which layers it has."""
-    if config.n_encoder_layers and config.n_decoder_layers:
-        return EncoderDecoder
-    return Encoder if config.n_encoder_layers else Decoder
-
-
-def _headed(config: Config, head: Head | None) -> Config:
+def _headed(config: AnyConfig, head: Head | None) -> AnyConfig:
     """The config with another head, and what belongs to that in BERT: a pooler below labels of texts, biases of
     words."""
-    if head is None:
+    if head is None or not isinstance(config, Config):
         return config
     pooler, bias = isinstance(head, Classification), isinstance(head, MaskedLM)
     return dataclasses.replace(config, head=head, pooler=pooler, head_bias=bias)

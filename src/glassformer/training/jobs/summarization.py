@@ -11,7 +11,7 @@ from torch import nn
 
 from glassformer.errors import InputError
 from glassformer.models.decoder import Decoder
-from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.families import TEXT_TO_TEXT, network_class
 from glassformer.tasks.model import Model
 from glassformer.tasks.objectives import causal_lm, seq2seq
 from glassformer.tasks.summarize import PROMPT, evaluate_summaries, new_tokens, prompts, within
@@ -35,7 +35,6 @@ from glassformer.training.jobs.job import (
 )
 from glassformer.training.jobs.language import NO_END
 from glassformer.training.recipes import Data, Recipe
-from glassformer.training.starting import family_of
 
 FIELDS = ["document", "summary"]
 Ids = list[list[int]]
@@ -83,7 +82,7 @@ def _sides(pairs: Pairs) -> tuple[list[str], list[str]]:
 
 def _is_decoder(given: Given) -> bool:
     config = given.start.held.config if given.start is not None else given.recipe.network_config(vocab_size=100)
-    return family_of(config) is Decoder
+    return network_class(config) is Decoder
 
 
 def _for_decoder(
@@ -191,4 +190,4 @@ def _evaluate(
     )
 
 
-JOB = Job("summarization", (EncoderDecoder, Decoder), prepare, _objective, _score, _samples, _evaluate)
+JOB = Job("summarization", (*TEXT_TO_TEXT, Decoder), prepare, _objective, _score, _samples, _evaluate)

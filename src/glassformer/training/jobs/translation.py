@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from glassformer.errors import InputError
-from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.families import TEXT_TO_TEXT
 from glassformer.tasks.evaluation import evaluate as evaluate_pairs
 from glassformer.tasks.model import Model
 from glassformer.tasks.objectives import seq2seq
@@ -138,4 +138,4 @@ def _evaluate(
     )
 
 
-JOB = Job("translation", (EncoderDecoder,), prepare, _objective, _score, _samples, _evaluate)
+JOB = Job("translation", TEXT_TO_TEXT, prepare, _objective, _score, _samples, _evaluate)
