@@ -1,0 +1,35 @@
+"""What the Transformer replaced, beside it: recurrence, convolution and attention at equal size, part by part."""
+
+from __future__ import annotations
+
+from glassformer.studies.study import Part
+
+TITLE = "Recurrence, convolution, attention"
+
+ABOUT = """A network that turns one sentence into another has to bring together words that stand far apart. Recurrent
+networks (LSTM) read one word after the other and carry what they know along; convolutions (ConvS2S) look through a
+window, and see farther in higher layers; attention (the Transformer) lets every word look at every other at once, and
+pays for it in memory. "Attention Is All You Need" (Vaswani et al. 2017) claims that this is faster, and carries
+farther. Here each of these claims is measured on this machine, with networks of as many parameters that get the same
+data and budget.
+
+Each part asks one question, and ends with claims: a sentence that could be wrong, the rule that decides it, what was
+measured, and the verdict, which follows from the rule alone."""
+
+
+def parts() -> tuple[Part, ...]:
+    """All parts in the order of the report."""
+    from glassformer.studies.architectures import cost, depth, distance, heads, memory, order, parallelism, scaling
+    from glassformer.studies.architectures import translation as quality
+
+    return (
+        quality.PART,
+        cost.PART,
+        distance.PART,
+        parallelism.PART,
+        order.PART,
+        heads.PART,
+        scaling.PART,
+        depth.PART,
+        memory.PART,
+    )

@@ -1,0 +1,123 @@
+"""One report of a study: HTML that opens from the file system, the figures as PNG, and all numbers as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from glassformer.checkpoints.files import write_bytes, write_json
+from glassformer.studies.running import Done
+from glassformer.studies.study import Claim, Picture, Table
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1.5rem; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption, .method, .note { color: #555; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; display: block; overflow-x: auto; }
+th, td { border: 1px solid #ddd; padding: 0.3rem 0.6rem; text-align: left; vertical-align: top; }
+th { background: #f5f5f5; } caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+.supported { color: #14692d; } .not-supported { color: #a01c1c; } .not-testable-here { color: #6b5900; }
+@media (prefers-color-scheme: dark) { body { background: #161616; color: #ddd; } th { background: #222; }
+  th, td, h2 { border-color: #444; } figcaption, .method, .note { color: #aaa; } img { background: #fff; }
+  .supported { color: #6fd08c; } .not-supported { color: #ff8a8a; } .not-testable-here { color: #e0c95a; } }
+""".strip()
+
+
+def write_report(title: str, about: str, done: Sequence[Done], out: Path, notes: Sequence[tuple[str, str]]) -> Path:
+    """Write report.html, report.json and figures/ into `out`; the path of the page.
+
+    `about` is the introduction, `notes` are names and values about how it was measured (machine, threads, seeds).
+    """
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    pictures = {each.part.name: list(each.part.draw(each.result, figures)) for each in done if each.result is not None}
+    write_json(out / "report.json", _numbers(title, done, notes))
+    page = out / "report.html"
+    write_bytes(page, _page(title, about, done, pictures, notes).encode())
+    return page
+
+
+def claims_of(done: Done) -> list[Claim]:
+    """What a part says; nothing where it was not measured."""
+    return [] if done.result is None else list(done.part.claims(done.result))
+
+
+def _numbers(title: str, done: Sequence[Done], notes: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    parts = {
+        each.part.name: {
+            "title": each.part.title,
+            "seconds": each.seconds,
+            "missing": each.missing,
+            "result": each.result,
+            "claims": [dataclasses.asdict(claim) for claim in claims_of(each)],
+        }
+        for each in done
+    }
+    return {"title": title, "measured": dict(notes), "parts": parts}
+
+
+def _page(
+    title: str,
+    about: str,
+    done: Sequence[Done],
+    pictures: dict[str, list[Picture]],
+    notes: Sequence[tuple[str, str]],
+) -> str:
+    parts = [
+        "<!doctype html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<style>{_STYLE}</style></head><body>",
+        f"<h1>{html.escape(title)}</h1>",
+        *(f"<p>{html.escape(paragraph)}</p>" for paragraph in about.split("\n\n")),
+        _table(Table("How it was measured", ("", ""), tuple(notes))),
+        _summary(done),
+    ]
+    for number, each in enumerate(done, 1):
+        parts += _part(number, each, pictures.get(each.part.name, []))
+    return "\n".join([*parts, "</body></html>", ""])
+
+
+def _summary(done: Sequence[Done]) -> str:
+    rows = [
+        f'<tr><td><a href="#{each.part.name}">{number}</a></td><td>{html.escape(claim.text)}</td>{_verdict(claim)}</tr>'
+        for number, each in enumerate(done, 1)
+        for claim in claims_of(each)
+    ]
+    head = "<tr><th>part</th><th>claim</th><th>verdict</th></tr>"
+    return f"<table><caption>All claims</caption>{head}{''.join(rows)}</table>"
+
+
+def _part(number: int, done: Done, pictures: Sequence[Picture]) -> Iterable[str]:
+    part = done.part
+    yield f'<h2 id="{part.name}">{number}. {html.escape(part.title)}</h2>'
+    yield f"<p>{html.escape(part.question)}</p>"
+    yield f'<p class="method">{html.escape(part.method)}</p>'
+    if done.result is None:
+        yield f'<p class="note">Not measured: {html.escape(done.missing)}</p>'
+        return
+    for picture in pictures:
+        caption = html.escape(picture.caption)
+        yield f'<figure><img src="figures/{picture.file}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    yield from map(_table, part.tables(done.result))
+    rows = [
+        f"<tr><td>{html.escape(claim.text)}</td><td>{html.escape(claim.rule)}</td>"
+        f"<td>{html.escape(claim.measured)}</td>{_verdict(claim)}</tr>"
+        for claim in claims_of(done)
+    ]
+    head = "<tr><th>claim</th><th>rule</th><th>measured</th><th>verdict</th></tr>"
+    yield f"<table><caption>Claims</caption>{head}{''.join(rows)}</table>"
+    yield f'<p class="note">Measured in {done.seconds:.0f} s.</p>'
+
+
+def _verdict(claim: Claim) -> str:
+    return f'<td class="{claim.verdict.replace(" ", "-")}">{claim.verdict}</td>'
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
+    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    return f"<table><caption>{html.escape(table.title)}</caption><tr>{head}</tr>{rows}</table>"
