@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glassformer.errors import InputError
 from glassformer.generation.decoding import beam_search, greedy
+from glassformer.layers.low_rank import LowRank, add_low_rank
 from glassformer.layers.recurrence import Recurrence, initialize_recurrence
 from glassformer.models.recurrent import Recurrent, RecurrentConfig
 
@@ -177,3 +178,8 @@ def test_too_many_positions_are_refused() -> None:
     network = network_of(SMALL)
     with pytest.raises(InputError, match="at most 32 positions, got 33"):
         network(torch.ones(1, 33, dtype=torch.long), torch.ones(1, 3, dtype=torch.long))
+
+
+def test_low_rank_layers_are_for_transformers() -> None:
+    with pytest.raises(InputError, match="the blocks of a Transformer; this network has none"):
+        add_low_rank(network_of(SMALL), LowRank(2, 4.0))

@@ -24,6 +24,8 @@ PEOPLE, PLACES, FOODS = ["ann", "bob", "cid", "dora", "eve"], ["rome", "paris", 
 ENCODER = {"size": "bert-base", "n_encoder_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 32, "max_length": 48}
 DECODER = {"size": "gpt2", "n_decoder_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 32, "max_length": 96}
 BOTH = {"size": "transformer-tiny", "n_encoder_layers": 1, "n_decoder_layers": 1, "d_model": 16, "n_heads": 2}
+LSTM = {"size": "lstm-tiny", "d_model": 16, "attention": "additive", "max_length": 96}
+CONVS2S = {"size": "convs2s-tiny", "d_model": 16, "n_encoder_layers": 2, "n_decoder_layers": 2, "max_length": 96}
 TRAINING: dict[str, Any] = {
     **{"steps": 8, "batch_tokens": 96, "learning_rate": 1e-2, "warmup": 2, "clip": 1.0, "seed": 1},
     **{"evaluate_every": 4, "checkpoint_every": 2, "log_every": 3, "keep": 2, "samples": 1},
@@ -90,6 +92,21 @@ FRESH: dict[str, dict[str, Any]] = {
         "model": {**BOTH, "d_ff": 32, "max_length": 96},
         "evaluation": {"metric": "rougeL", "examples": 3},
     },
+    "summaries-lstm": {
+        "task": "summarization",
+        "data": {**_files("mails", ".jsonl"), "truncate": True, "max_tokens": 32},
+        "text": _BPE,
+        "model": LSTM,
+        "training": {"optimizer": "muon"},
+        "evaluation": {"metric": "rouge1", "examples": 3, "average": 2},
+    },
+    "summaries-convs2s": {
+        "task": "summarization",
+        "data": {**_files("mails", ".jsonl"), "truncate": True, "max_tokens": 32},
+        "text": _BPE,
+        "model": CONVS2S,
+        "evaluation": {"metric": "rouge2", "examples": 3},
+    },
     "prompts": {
         "task": "summarization",
         "data": {**_files("mails", ".jsonl"), "truncate": True, "prompt": "mail: {text}\nshort:"},
@@ -123,7 +140,9 @@ def recipe_of(name: str, bases: Path | None = None, **overrides: Any) -> Recipe:
     with `_` for the point: `training_steps=4`."""
     base, task, finetune = TUNED.get(name, ("", name, {}))
     content = FRESH[task]
-    model = {"dropout": 0.1, "attention_dropout": 0.1, **({} if base else content["model"])}
+    one_dropout = content["model"].get("size") in ("lstm-tiny", "convs2s-tiny")
+    dropouts = {"dropout": 0.1} if one_dropout else {"dropout": 0.1, "attention_dropout": 0.1}
+    model = {**dropouts, **({} if base else content["model"])}
     sections = {**content, "training": {**TRAINING, **content.get("training", {})}, "model": model}
     if base:
         sections["finetune"] = {"model": str(bases / base) if bases is not None else base, **finetune}

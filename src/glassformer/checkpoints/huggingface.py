@@ -229,7 +229,8 @@ def _architecture_for(network: nn.Module) -> tuple[Map, dict[str, Any]]:
                 reasons.append(f"for {architecture.model_type}, {error}")
             else:
                 return architecture, {key: value for key, value in settings.items() if value is not None}
-    raise InputError("no known architecture of Hugging Face holds this network: " + " ".join(reasons))
+    why = " ".join(reasons) or f"none of them is {family}. Use --format native."
+    raise InputError(f"no known architecture of Hugging Face holds this network: {why}")
 
 
 def _write_settings(folder: Path, settings: dict[str, Any], pipeline: TextPipeline, eos_ids: Sequence[int]) -> None:

@@ -124,6 +124,12 @@ _VERBS: dict[str, tuple[str, str]] = {
         "Draw the losses and the scores of runs beside each other.",
         "  glassformer plot runs/A runs/B\n  glassformer plot runs/A --out curves.png",
     ),
+    "compare": (
+        "Measure what the Transformer replaced beside it: one report on recurrence, convolution and attention.",
+        "  glassformer compare --quick\n"
+        "  glassformer compare --runs runs/multi30k-en-de-tok runs/multi30k-en-de-lstm runs/multi30k-en-de-convs2s\n"
+        "  glassformer compare --only cost memory --out costs",
+    ),
     "average": (
         "Average the weights of a run's last checkpoints.",
         "  glassformer average runs/NAME --last 10\n  glassformer average runs/NAME --last 5 --out averaged",

@@ -106,6 +106,8 @@ def _dense_layers(network: nn.Module, choice: LowRank) -> list[tuple[nn.Module, 
     if has_low_rank(network):
         raise InputError("the network has low-rank layers already: merge them (merge_low_rank) before adding others.")
     blocks = [module for module in network.modules() if isinstance(module, Block)]
+    if not blocks:
+        raise InputError("low-rank layers go into the blocks of a Transformer; this network has none: train all of it.")
     dense = [
         (parent, name, child)
         for block in blocks
