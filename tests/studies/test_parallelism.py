@@ -64,15 +64,25 @@ def test_threads_are_as_many_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 POINTS = [(1e9, 100.0, 4.0), (2e9, 100.0, 32.0), (4e9, 100.0, 64.0), (1e8, 10.0, 8.0), (3e9, 300.0, 8.0)]
 
 
-@pytest.mark.parametrize("fit", [(1e-10, 1e-3, 2e-3), (1e-10, 0.0, 2e-3), (0.0, 1e-3, 0.0), (0.0, 0.0, 1e-3)])
-def test_work_and_waiting_are_found_again(fit: tuple[float, float, float]) -> None:
-    seconds = [sum(a * b for a, b in zip(fit, point, strict=True)) for point in POINTS]
+@pytest.mark.parametrize(
+    "fit", [(1e-10, 1e-3, 2e-3, 0.1), (1e-10, 0.0, 2e-3, 0.0), (0.0, 1e-3, 0.0, 0.0), (0.0, 0.0, 1e-3, 0.2)]
+)
+def test_work_and_waiting_are_found_again(fit: tuple[float, ...]) -> None:
+    seconds = [sum(a * b for a, b in zip(fit, (*point, 1.0), strict=True)) for point in POINTS]
     assert parallelism_fitting.work_and_waiting(POINTS, seconds) == pytest.approx(fit, rel=1e-6, abs=1e-15)
 
 
 def test_no_work_takes_less_than_no_time() -> None:
     seconds = [1.0, 0.9, 0.8, 1.0, 1.0]  # the more there is to do, the faster
     assert min(parallelism_fitting.work_and_waiting(POINTS, seconds)) >= 0
+
+
+def test_shares_of_made_up_waiting_are_found_again() -> None:
+    result = made_up()
+    for name, work, wait in (("Transformer", 2e-4 * 1024, 1e-5 * 4), ("LSTM", 5e-5 * 1024, 1e-3 * 512)):
+        found = parallelism_fitting.shares(result, name)[-1]
+        assert found == pytest.approx([wait / (work + wait)] * 3, abs=1e-6)
+        assert parallelism_fitting.fit_error(result, name) < 1e-6
 
 
 def test_amdahl_finds_the_share_again() -> None:

@@ -68,8 +68,8 @@ def _draw_steps(result: Result, folder: Path) -> Picture:
     widths = ", ".join(f"{name} {width}" for name, width in result["widths"].items())
     caption = (
         f"Time (s) and memory (MiB) of a training step against length. n = {_count(steps)} repeats (median, "
-        f"band: their range), one seed, {result['rows']} rows, {result['threads']} thread(s); widths: {widths}. Both axes are "
-        "logarithmic: a steeper line grows with a higher power of length. The memory is exact."
+        f"band: their range), one seed, {result['rows']} rows, {result['threads']} thread(s); widths: {widths}. "
+        "Both axes are logarithmic: a steeper line grows with a higher power of length. The memory is exact."
     )
     return save_figure(figure, folder, "cost_steps", caption)
 

@@ -105,11 +105,12 @@ PART = Part(
         "padding, source and target of the same length; one seed; median and range of 3 (toy) or 5 repeats, brief "
         "ones the fastest of three calls, the families in turn. First, as many words in many short rows, then in "
         "few long ones: what a step computes stays the same but for attention, what has to wait grows. Second, more "
-        "rows of one length. A step's time in all of these is fitted as a · FLOPs + b · words + c · chain with a, "
-        "b, c ≥ 0 (least squares of relative errors): FLOPs are those of all products, words stand for all that is "
-        "done to each, and chain is the longest series of layers that wait for each other, by the wiring. The "
-        "sequential share is c · chain of that. Third, threads: Amdahl's law, 1 / speed-up = f + (1 - f) / threads, "
-        "gives the share f of the step that they do not help."
+        "rows of one length. A step's time in all of these is fitted as a · FLOPs + b · words + c · chain + d with "
+        "a, b, c, d ≥ 0 (least squares of relative errors): FLOPs are those of all products, words stand for all "
+        "that is done to each, chain is the longest series of layers that wait for each other, by the wiring, and d "
+        "is what any step needs, however little there is to do. The sequential share is c · chain + d of the sum: "
+        "what would be left if products and words cost nothing. Third, threads: Amdahl's law, 1 / speed-up = f + (1 "
+        "- f) / threads, gives the share f of the step that they do not help."
     ),
     run=run,
     draw=draw,

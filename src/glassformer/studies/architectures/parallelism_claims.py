@@ -61,8 +61,7 @@ def _share(result: Result) -> Claim:
         return shares(result, name)[-1]
 
     return claim(
-        "In the longest rows, more of the LSTM's step is waiting for the word before than of the Transformer's for the "
-        "layer before.",
+        "In the longest rows, more of the LSTM's step is waiting for something before it than of the Transformer's.",
         "Sequential share of the fitted time: the LSTM's lowest is at least twice the Transformer's highest.",
         f"{_shapes(result)}: {_listed(last, result)} of the step ({_repeats(result)}).",
         last(result, "LSTM").low >= 2 * last(result, "Transformer").high,

@@ -8,6 +8,7 @@ from glassformer.studies.architectures.cost_drawing import doubling_axes, spread
 from glassformer.studies.architectures.cost_measuring import spread
 from glassformer.studies.architectures.families import COLORS
 from glassformer.studies.architectures.parallelism_fitting import (
+    fit_error,
     serial_share,
     shares,
     slow_down,
@@ -98,9 +99,18 @@ def _shape_table(result: Result) -> Table:
                 slow_down(result, name).text(),
                 " / ".join(f"{speed:.1f}" for speed in speeds),
                 " / ".join(shares(result, name)[place].text() for place in (0, -1)),
+                f"{fit_error(result, name):.0%}",
             )
         )
-    columns = ("network", "steps that wait", "ms", "times slower", "GFLOP a second", "sequential share of the time")
+    columns = (
+        "network",
+        "steps that wait",
+        "ms",
+        "times slower",
+        "GFLOP a second",
+        "sequential share of the time",
+        "fit misses by",
+    )
     return Table(f"{result['words']} words a step, as {ends}", columns, tuple(rows))
 
 

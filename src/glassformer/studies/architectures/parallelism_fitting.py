@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glassformer.studies.architectures.cost_measuring import Spread, ratios, spread
 from glassformer.studies.study import Result
@@ -14,41 +15,60 @@ Point = tuple[float, float, float]
 """What a step has: FLOPs of products, words, and layers that wait for each other."""
 
 
-def work_and_waiting(points: Sequence[Point], seconds: Sequence[float]) -> tuple[float, float, float]:
-    """a, b, c ≥ 0 of seconds ≈ a · flops + b · words + c · chain: least squares of relative errors.
+def work_and_waiting(points: Sequence[Point], seconds: Sequence[float]) -> tuple[float, float, float, float]:
+    """a, b, c, d ≥ 0 of seconds ≈ a · flops + b · words + c · chain + d: least squares of relative errors.
 
-    Of all fits with some of the three terms, the best whose coefficients are not negative.
+    Of all fits with some of the four terms, the best whose coefficients are not negative; of equally good ones, the one
+    with fewer terms (a chain that is the same everywhere cannot be told from d).
     """
-    matrix = np.asarray(points, dtype=float) / np.asarray(seconds)[:, None]
+    matrix = _with_constant(points) / np.asarray(seconds)[:, None]
     scale = matrix.max(0)  # FLOPs are millions of times as many as steps that wait
-    best, least = np.zeros(3), np.inf
-    for chosen in (list(each) for size in (1, 2, 3) for each in combinations(range(3), size)):
+    best, least = np.zeros(4), np.inf
+    for chosen in (list(each) for size in (1, 2, 3, 4) for each in combinations(range(4), size)):
         some = np.linalg.lstsq(matrix[:, chosen] / scale[chosen], np.ones(len(matrix)), rcond=None)[0]
         error = float(np.square(matrix[:, chosen] / scale[chosen] @ some - 1).sum())
         if (some >= 0).all() and error < least - 1e-12:
-            best, least = np.zeros(3), error
+            best, least = np.zeros(4), error
             best[chosen] = some
-    a, b, c = (best / scale).tolist()
-    return a, b, c
+    a, b, c, d = (best / scale).tolist()
+    return a, b, c, d
 
 
-def _waiting(fit: tuple[float, float, float], point: Point) -> float:
-    parts = [coefficient * value for coefficient, value in zip(fit, point, strict=True)]
-    return parts[-1] / sum(parts)
+def _with_constant(points: Sequence[Point]) -> NDArray[np.float64]:
+    return np.asarray([(*point, 1.0) for point in points])
 
 
-def shares(result: Result, name: str) -> list[Spread]:
-    """For each shape, the share of a family's fitted time that is waiting; the spread is that of the repeats' fits.
-
-    Fitted over the shapes, where what has to wait changes, and over the batches, where the work does.
-    """
+def _points(result: Result, name: str) -> list[Point]:
+    """What a family's step has in each shape, then in each batch."""
     rows, length = result["batches"], result["length"]
     words = [*[result["words"]] * len(result["shapes"]), *(each * length for each in rows)]
     chains = [*result["chains"][name], *[result["batch_chains"][name]] * len(rows)]
-    points = [*zip([*result["flops"][name], *result["batch_flops"][name]], words, chains, strict=True)]
-    seconds = [*result["shape_seconds"][name], *result["batch_seconds"][name]]
-    fits = [work_and_waiting(points, repeat) for repeat in zip(*seconds, strict=True)]
-    return [spread([_waiting(fit, point) for fit in fits]) for point in points[: len(result["shapes"])]]
+    return [*zip([*result["flops"][name], *result["batch_flops"][name]], words, chains, strict=True)]
+
+
+def _fits(result: Result, name: str) -> list[NDArray[np.float64]]:
+    """Of each repeat, the four terms of the fit (columns) at each point (rows), as shares of the measured time.
+
+    Fitted over the shapes, where what has to wait changes, and over the batches, where the work does.
+    """
+    points = _points(result, name)
+    rows = [*result["shape_seconds"][name], *result["batch_seconds"][name]]
+    return [
+        _with_constant(points) * work_and_waiting(points, seconds) / np.asarray(seconds)[:, None]
+        for seconds in zip(*rows, strict=True)
+    ]
+
+
+def shares(result: Result, name: str) -> list[Spread]:
+    """For each shape, the share of a family's fitted time that is waiting: (c · chain + d) / sum. The spread is that of
+    the repeats' fits."""
+    fits = [fit / fit.sum(1, keepdims=True) for fit in _fits(result, name)]
+    return [spread([float(fit[place, 2:].sum()) for fit in fits]) for place in range(len(result["shapes"]))]
+
+
+def fit_error(result: Result, name: str) -> float:
+    """By how much the fit misses a time, in the median of all shapes, batches and repeats; 0.1 is a tenth."""
+    return float(np.median([np.abs(fit.sum(1) - 1) for fit in _fits(result, name)]))
 
 
 def amdahl(threads: Sequence[int], seconds: Sequence[float]) -> float:
