@@ -19,17 +19,14 @@ measured, and the verdict, which follows from the rule alone."""
 
 def parts() -> tuple[Part, ...]:
     """All parts in the order of the report."""
-    from glassformer.studies.architectures import cost, depth, distance, heads, memory, order, parallelism, scaling
-    from glassformer.studies.architectures import translation as quality
+    from glassformer.studies.architectures.cost import PART as cost
+    from glassformer.studies.architectures.depth import PART as depth
+    from glassformer.studies.architectures.distance import PART as distance
+    from glassformer.studies.architectures.heads import PART as heads
+    from glassformer.studies.architectures.memory import PART as memory
+    from glassformer.studies.architectures.order import PART as order
+    from glassformer.studies.architectures.parallelism import PART as parallelism
+    from glassformer.studies.architectures.scaling import PART as scaling
+    from glassformer.studies.architectures.translation import PART as translation
 
-    return (
-        quality.PART,
-        cost.PART,
-        distance.PART,
-        parallelism.PART,
-        order.PART,
-        heads.PART,
-        scaling.PART,
-        depth.PART,
-        memory.PART,
-    )
+    return translation, cost, distance, parallelism, order, heads, scaling, depth, memory

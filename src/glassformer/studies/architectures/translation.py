@@ -85,7 +85,7 @@ def _runs(setting: Setting) -> dict[str, Path]:
         if name not in found and setting.train:
             setting.say(f"   training recipes/{recipe}.toml")
             found[name] = Path("runs") / recipe
-            watched = {"evaluation.metric": "bleu", "evaluation.examples": 200}
+            watched: dict[str, Any] = {"evaluation.metric": "bleu", "evaluation.examples": 200}
             train(f"recipes/{recipe}.toml", run=found[name], data_root=setting.data_root, **watched)
     if not found:
         names = ", ".join(f"recipes/{name}.toml" for name in RECIPES.values())
