@@ -10,8 +10,10 @@ from torch import nn
 
 from glassformer.layers.lookup import Lookup
 from glassformer.models.encoder_decoder import EncoderDecoder
-from glassformer.studies.architectures import cost, cost_claims, cost_measuring
-from glassformer.studies.architectures.cost_measuring import Timing
+from glassformer.studies.architectures import cost
+from glassformer.studies.architectures import measuring as cost_measuring
+from glassformer.studies.architectures.cost import verdicts as cost_claims
+from glassformer.studies.architectures.measuring import Timing
 from glassformer.studies.study import Claim, Setting
 
 FAMILIES = cost_measuring.FAMILIES

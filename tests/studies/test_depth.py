@@ -14,9 +14,9 @@ from glassformer.layers.block import Block
 from glassformer.models.assembly import block
 from glassformer.models.config import Config
 from glassformer.studies.architectures import depth
-from glassformer.studies.architectures.depth_blocks import WIRINGS, AblatedBlock, Shape, Wiring, build, sized, total
-from glassformer.studies.architectures.depth_drawing import geometric_mean
-from glassformer.studies.architectures.depth_measuring import (
+from glassformer.studies.architectures.depth.blocks import WIRINGS, AblatedBlock, Shape, Wiring, build, sized, total
+from glassformer.studies.architectures.depth.drawing import geometric_mean
+from glassformer.studies.architectures.depth.measuring import (
     HABIT,
     LENGTH,
     WORDS,

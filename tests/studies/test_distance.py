@@ -10,7 +10,10 @@ import torch
 
 from glassformer.errors import InputError
 from glassformer.models.config import ConvolutionalConfig, RecurrentConfig
-from glassformer.studies.architectures import distance, distance_claims, distance_gradients, distance_training, tasks
+from glassformer.studies.architectures import distance, tasks
+from glassformer.studies.architectures.distance import gradients as distance_gradients
+from glassformer.studies.architectures.distance import training as distance_training
+from glassformer.studies.architectures.distance import verdicts as distance_claims
 from glassformer.studies.architectures.families import COLORS
 from glassformer.studies.study import Setting
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from glassformer.studies.architectures import heads
-from glassformer.studies.architectures.heads_claims import beats, difference, in_words
-from glassformer.studies.architectures.heads_counting import judge
-from glassformer.studies.architectures.heads_drawing import shares
-from glassformer.studies.architectures.heads_relations import OFFSETS, habits, looked_at, score
-from glassformer.studies.architectures.heads_words import RELATIONS, TRANSLATION, Side, over_words, read_labelled, side
+from glassformer.studies.architectures.heads.counting import judge
+from glassformer.studies.architectures.heads.drawing import shares
+from glassformer.studies.architectures.heads.relations import OFFSETS, habits, looked_at, score
+from glassformer.studies.architectures.heads.verdicts import beats, difference, in_words
+from glassformer.studies.architectures.heads.words import RELATIONS, TRANSLATION, Side, over_words, read_labelled, side
 from glassformer.studies.study import Result, Setting
 from glassformer.text.pairs import PairBatches
 from glassformer.text.tokenizer import Tokenizer

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from glassformer.studies.architectures import order, order_claims, order_table, order_training, tasks
+from glassformer.studies.architectures import order, tasks
+from glassformer.studies.architectures.order import table as order_table
+from glassformer.studies.architectures.order import training as order_training
+from glassformer.studies.architectures.order import verdicts as order_claims
 from glassformer.studies.study import Setting
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from glassformer.studies.architectures import parallelism, parallelism_claims, parallelism_fitting
-from glassformer.studies.architectures.cost_measuring import FAMILIES, Timing, configs
+from glassformer.studies.architectures import parallelism
+from glassformer.studies.architectures.measuring import FAMILIES, Timing, configs
+from glassformer.studies.architectures.parallelism import fitting as parallelism_fitting
+from glassformer.studies.architectures.parallelism import verdicts as parallelism_claims
 from glassformer.studies.study import Setting
 
 RECURRENT = ("LSTM", "LSTM without attention")

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from glassformer.studies.architectures import scaling, scaling_claims, scaling_softmax, scaling_training
+from glassformer.studies.architectures import scaling
+from glassformer.studies.architectures.scaling import softmax as scaling_softmax
+from glassformer.studies.architectures.scaling import training as scaling_training
+from glassformer.studies.architectures.scaling import verdicts as scaling_claims
 from glassformer.studies.study import Setting
 
 

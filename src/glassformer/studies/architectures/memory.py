@@ -12,8 +12,8 @@ from torch import Tensor
 
 from glassformer.layers.attention import SHORT, Attention
 from glassformer.layers.sites import planned
-from glassformer.studies.architectures.cost_drawing import MEBI, doubling_axes, spread_line
-from glassformer.studies.architectures.cost_measuring import ratios, rounds, saved_bytes, spread, timing
+from glassformer.studies.architectures.cost.drawing import MEBI, doubling_axes, spread_line
+from glassformer.studies.architectures.measuring import ratios, rounds, saved_bytes, spread, timing
 from glassformer.studies.study import (
     Claim,
     Part,

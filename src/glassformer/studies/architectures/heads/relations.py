@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassformer.studies.architectures.heads_words import RELATIONS, TRANSLATION, Labelled, Seen, Watched, over_words
+from glassformer.studies.architectures.heads.words import RELATIONS, TRANSLATION, Labelled, Seen, Watched, over_words
 
 OFFSETS = tuple(range(-8, 9))
 """The fixed offsets among which the rival of heads is chosen: "always the word so many places on"."""

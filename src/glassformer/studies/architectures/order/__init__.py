@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from glassformer.models.counting import count
-from glassformer.studies.architectures.order_claims import claims
-from glassformer.studies.architectures.order_drawing import draw, tables
-from glassformer.studies.architectures.order_table import dot_products, largest_errors, neighbours
-from glassformer.studies.architectures.order_training import POSITIONS, OrderBudget, config_of, learned
+from glassformer.studies.architectures.order.drawing import draw, tables
+from glassformer.studies.architectures.order.table import dot_products, largest_errors, neighbours
+from glassformer.studies.architectures.order.training import POSITIONS, OrderBudget, config_of, learned
+from glassformer.studies.architectures.order.verdicts import claims
 from glassformer.studies.study import Part, Result, Setting
 
 

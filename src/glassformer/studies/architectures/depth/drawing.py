@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glassformer.studies.architectures.depth_blocks import COLORS
+from glassformer.studies.architectures.depth.blocks import COLORS
 from glassformer.studies.study import Picture, Result, matplotlib_figure, save_figure
 
 

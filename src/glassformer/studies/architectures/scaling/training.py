@@ -11,7 +11,7 @@ from torch import Tensor
 from glassformer.layers.sites import planned
 from glassformer.models.config import Classification, Config
 from glassformer.models.encoder import Encoder
-from glassformer.studies.architectures.scaling_softmax import entropy
+from glassformer.studies.architectures.scaling.softmax import entropy
 from glassformer.studies.architectures.tasks import FILLERS, LENGTH, WORDS, Asked, sentences
 from glassformer.studies.fitting import fit
 from glassformer.tasks.objectives import classification

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from glassformer.studies.architectures.distance_claims import accuracies, judged
-from glassformer.studies.architectures.distance_gradients import geometric_mean
+from glassformer.studies.architectures.distance.gradients import geometric_mean
+from glassformer.studies.architectures.distance.verdicts import accuracies, judged
 from glassformer.studies.architectures.families import COLORS
 from glassformer.studies.architectures.tasks import N_PAIRS, N_SYMBOLS
 from glassformer.studies.study import Picture, Result, Table, matplotlib_figure, save_figure

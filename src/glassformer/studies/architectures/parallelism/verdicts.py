@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glassformer.studies.architectures.cost_measuring import Spread, ratios, spread
-from glassformer.studies.architectures.parallelism_fitting import (
+from glassformer.studies.architectures.measuring import Spread, ratios, spread
+from glassformer.studies.architectures.parallelism.fitting import (
     batch_gain,
     serial_share,
     shares,

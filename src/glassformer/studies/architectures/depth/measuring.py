@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glassformer.layers.sites import record
 from glassformer.models.decoder import Decoder
-from glassformer.studies.architectures.depth_blocks import WIRINGS, Shape, Wiring, build, sized
+from glassformer.studies.architectures.depth.blocks import WIRINGS, Shape, Wiring, build, sized
 from glassformer.studies.fitting import fit
 from glassformer.tasks.objectives import IGNORE, causal_lm
 from glassformer.text.examples import TextBatch

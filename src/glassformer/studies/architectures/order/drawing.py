@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glassformer.studies.architectures.order_claims import CHANCE, interval
-from glassformer.studies.architectures.order_table import table
-from glassformer.studies.architectures.order_training import mean_accuracy
+from glassformer.studies.architectures.order.table import table
+from glassformer.studies.architectures.order.training import mean_accuracy
+from glassformer.studies.architectures.order.verdicts import CHANCE, interval
 from glassformer.studies.study import Picture, Result, Table, matplotlib_figure, save_figure
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from glassformer.studies.architectures.heads_drawing import shares
-from glassformer.studies.architectures.heads_words import RELATIONS, TRANSLATION
+from glassformer.studies.architectures.heads.drawing import shares
+from glassformer.studies.architectures.heads.words import RELATIONS, TRANSLATION
 from glassformer.studies.study import Claim, Result, Table, claim
 from glassformer.tasks.intervals import bootstrap
 

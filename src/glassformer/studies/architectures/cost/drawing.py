@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glassformer.studies.architectures.cost_claims import exponents
-from glassformer.studies.architectures.cost_measuring import Repeats, growth, spread
+from glassformer.studies.architectures.cost.verdicts import exponents
 from glassformer.studies.architectures.families import COLORS
+from glassformer.studies.architectures.measuring import Repeats, growth, spread
 from glassformer.studies.study import Picture, Result, Table, matplotlib_figure, save_figure
 
 LAYER_COLORS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from glassformer.studies.architectures.distance_gradients import geometric_mean
+from glassformer.studies.architectures.distance.gradients import geometric_mean
 from glassformer.studies.architectures.tasks import N_COPIED
 from glassformer.studies.study import Claim, Result, claim
 from glassformer.tasks.intervals import Interval, wilson

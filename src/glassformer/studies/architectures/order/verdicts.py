@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glassformer.studies.architectures.order_training import mean_accuracy
+from glassformer.studies.architectures.order.training import mean_accuracy
 from glassformer.studies.study import Claim, Result, claim
 from glassformer.tasks.intervals import Interval, wilson
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from glassformer.studies.architectures.scaling_claims import entropies, gradients, trained
-from glassformer.studies.architectures.scaling_softmax import chance_loss
+from glassformer.studies.architectures.scaling.softmax import chance_loss
+from glassformer.studies.architectures.scaling.verdicts import entropies, gradients, trained
 from glassformer.studies.study import Picture, Result, Table, matplotlib_figure, save_figure
 
 LOOKS = {"scaled": ("C0", "with scaling"), "unscaled": ("C3", "without")}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from statistics import mean
 
-from glassformer.studies.architectures.depth_blocks import WIRINGS
-from glassformer.studies.architectures.depth_drawing import draw, geometric_mean
-from glassformer.studies.architectures.depth_measuring import JUDGED, WORDS, at_start, entropy, trained
+from glassformer.studies.architectures.depth.blocks import WIRINGS
+from glassformer.studies.architectures.depth.drawing import draw, geometric_mean
+from glassformer.studies.architectures.depth.measuring import JUDGED, WORDS, at_start, entropy, trained
 from glassformer.studies.study import Claim, Part, Result, Setting, Table, claim
 
 SHALLOW, DEEP = 2, 16

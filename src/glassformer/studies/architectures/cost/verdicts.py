@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glassformer.layers.attention import SHORT
-from glassformer.studies.architectures.cost_measuring import Spread, exponent, growth, ratios, spread
+from glassformer.studies.architectures.measuring import Spread, exponent, growth, ratios, spread
 from glassformer.studies.study import Claim, Result, claim
 
 LONG = 4

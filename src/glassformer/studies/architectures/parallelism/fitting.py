@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from glassformer.studies.architectures.cost_measuring import Spread, ratios, spread
+from glassformer.studies.architectures.measuring import Spread, ratios, spread
 from glassformer.studies.study import Result
 
 Point = tuple[float, float, float]

@@ -6,10 +6,10 @@ from torch import nn
 
 from glassformer.models.config import AnyConfig
 from glassformer.models.counting import count
-from glassformer.studies.architectures.distance_claims import claims
-from glassformer.studies.architectures.distance_drawing import draw, tables
-from glassformer.studies.architectures.distance_gradients import encoder_gradients, loss_gradients
-from glassformer.studies.architectures.distance_training import TASKS, Budget, as_json, drawn, learned
+from glassformer.studies.architectures.distance.drawing import draw, tables
+from glassformer.studies.architectures.distance.gradients import encoder_gradients, loss_gradients
+from glassformer.studies.architectures.distance.training import TASKS, Budget, as_json, drawn, learned
+from glassformer.studies.architectures.distance.verdicts import claims
 from glassformer.studies.architectures.families import matched
 from glassformer.studies.architectures.tasks import N_COPIED, N_PAIRS, VOCABULARY
 from glassformer.studies.study import Part, Result, Setting

@@ -18,9 +18,9 @@ from glassformer.layers.convolution import GatedConvolution
 from glassformer.layers.recurrence import Recurrence
 from glassformer.models.convolutional import ConvolutionalState
 from glassformer.models.recurrent import RecurrentState
-from glassformer.studies.architectures.cost_claims import claims
-from glassformer.studies.architectures.cost_drawing import draw, tables
-from glassformer.studies.architectures.cost_measuring import (
+from glassformer.studies.architectures.cost.drawing import draw, tables
+from glassformer.studies.architectures.cost.verdicts import claims
+from glassformer.studies.architectures.measuring import (
     VOCABULARY,
     Timing,
     build,

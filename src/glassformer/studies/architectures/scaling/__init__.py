@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from glassformer.studies.architectures.scaling_claims import claims
-from glassformer.studies.architectures.scaling_drawing import draw, tables
-from glassformer.studies.architectures.scaling_softmax import measured
-from glassformer.studies.architectures.scaling_training import ScalingBudget, learned
+from glassformer.studies.architectures.scaling.drawing import draw, tables
+from glassformer.studies.architectures.scaling.softmax import measured
+from glassformer.studies.architectures.scaling.training import ScalingBudget, learned
+from glassformer.studies.architectures.scaling.verdicts import claims
 from glassformer.studies.study import Part, Result, Setting
 
 

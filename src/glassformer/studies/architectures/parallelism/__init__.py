@@ -9,9 +9,9 @@ import torch
 
 from glassformer.models.config import AnyConfig, RecurrentConfig
 from glassformer.models.counting import count
-from glassformer.studies.architectures.cost_measuring import Timing, build, configs, pairs, rounds, step, timing
-from glassformer.studies.architectures.parallelism_claims import claims
-from glassformer.studies.architectures.parallelism_drawing import draw, tables
+from glassformer.studies.architectures.measuring import Timing, build, configs, pairs, rounds, step, timing
+from glassformer.studies.architectures.parallelism.drawing import draw, tables
+from glassformer.studies.architectures.parallelism.verdicts import claims
 from glassformer.studies.study import Part, Result, Setting
 
 

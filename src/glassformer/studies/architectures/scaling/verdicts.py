@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from glassformer.studies.architectures.scaling_softmax import chance_loss
+from glassformer.studies.architectures.scaling.softmax import chance_loss
 from glassformer.studies.study import Claim, Result, claim
 
 VARIANCE = 0.05

@@ -9,11 +9,11 @@ import torch
 
 from glassformer.errors import InputError
 from glassformer.models.encoder_decoder import EncoderDecoder
-from glassformer.studies.architectures.heads_claims import claims, tables
-from glassformer.studies.architectures.heads_counting import count_heads
-from glassformer.studies.architectures.heads_drawing import draw
-from glassformer.studies.architectures.heads_relations import observe
-from glassformer.studies.architectures.heads_words import Labelled, Watched, read_labelled
+from glassformer.studies.architectures.heads.counting import count_heads
+from glassformer.studies.architectures.heads.drawing import draw
+from glassformer.studies.architectures.heads.relations import observe
+from glassformer.studies.architectures.heads.verdicts import claims, tables
+from glassformer.studies.architectures.heads.words import Labelled, Watched, read_labelled
 from glassformer.studies.study import Part, Result, Setting
 from glassformer.tasks.model import Model
 

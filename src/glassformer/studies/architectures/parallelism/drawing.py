@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glassformer.studies.architectures.cost_drawing import doubling_axes, spread_line
-from glassformer.studies.architectures.cost_measuring import spread
+from glassformer.studies.architectures.cost.drawing import doubling_axes, spread_line
 from glassformer.studies.architectures.families import COLORS
-from glassformer.studies.architectures.parallelism_fitting import (
+from glassformer.studies.architectures.measuring import spread
+from glassformer.studies.architectures.parallelism.fitting import (
     fit_error,
     serial_share,
     shares,
