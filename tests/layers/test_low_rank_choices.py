@@ -100,7 +100,7 @@ def test_a_layer_that_is_not_there_is_refused_and_nothing_has_changed(layers: tu
 
 
 def test_a_network_without_blocks_and_one_that_is_adapted_are_refused() -> None:
-    with pytest.raises(InputError, match="no dense layer 'to_query'; they have none"):
+    with pytest.raises(InputError, match="the blocks of a Transformer; this network has none"):
         add_low_rank(nn.Sequential(Linear(3, 3)), LowRank(2, 4.0))
     network = adapted("GPT")
     before = names_of(network)
