@@ -73,12 +73,12 @@ class Finished:
 Glassformer = Callable[..., Finished]
 
 
-def run_glassformer(*arguments: object, stdin: bytes = b"", cwd: Path | None = None) -> Finished:
+def run_glassformer(*arguments: object, stdin: bytes = b"", cwd: Path | None = None, timeout: float = 300) -> Finished:
     """`glassformer ARGUMENTS`, with one thread; a traceback on stderr fails the test at once."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     environment.pop("GLASSFORMER_DATA", None)
     command = [sys.executable, "-m", "glassformer", *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, env=environment, timeout=300)
+    done = subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, env=environment, timeout=timeout)
     finished = Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert "Traceback" not in finished.err, finished.err
     return finished

@@ -55,7 +55,7 @@ def test_a_damaged_part_is_named(glassformer: Glassformer, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_quick(glassformer: Glassformer, tmp_path: Path) -> None:
-    done = glassformer("compare", "--quick", "--out", "report", "--json", cwd=tmp_path)
+    done = glassformer("compare", "--quick", "--threads", 1, "--out", "report", "--json", cwd=tmp_path, timeout=1500)
     assert done.code == 0, done.err
     claims = [json.loads(line) for line in done.out.splitlines()]
     assert {claim["part"] for claim in claims} == set(PARTS[1:])
