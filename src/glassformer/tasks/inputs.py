@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,8 +24,15 @@ Prompt = str | Sequence[int] | Tensor
 """Text, or its ids."""
 
 
+def as_text(given: Any) -> Any:
+    """What has a text as its `prompt`, such as a fact, counts as that text; all else stays as it is."""
+    prompt = getattr(given, "prompt", None)
+    return prompt if isinstance(prompt, str) else given
+
+
 def is_one(given: Any) -> bool:
     """Whether a verb was given one text (a string, or a list of ids) and not a list of them."""
+    given = as_text(given)
     if isinstance(given, Tensor):
         return given.ndim == 1
     if not isinstance(given, Sequence):
@@ -44,6 +51,7 @@ def as_ids(text: Any, number: int) -> list[int]:
 
 def text_ids(model: Model, texts: Sequence[Prompt]) -> list[list[int]]:
     """The ids that a decoder reads: text with the tokenizer's frame (but not what closes it), ids as they are."""
+    texts = [as_text(text) for text in texts]
     strings = [text for text in texts if isinstance(text, str)]
     encoded = iter(model.tokenizer.encode_all(strings, frame=True))
     found = []
@@ -91,8 +99,16 @@ def _shortened(framed: list[int], plain: list[int], longest: int) -> list[int]:
     return framed[: longest - len(closing)] + closing
 
 
-def call(model: Model, text: Any, target: Any) -> Output:
+class Edit(Protocol):
+    """Something that changes what passes in a network (`interpret.edits`); the first of several runs them all."""
+
+    def run(self, model: Any, text: Any, target: Any, edits: Any) -> Output: ...
+
+
+def call(model: Model, text: Any, target: Any, edits: Sequence[Edit] = ()) -> Output:
     """See `Model.__call__`."""
+    if edits:
+        return edits[0].run(model, text, target, edits)
     if isinstance(model.network, TextToText):
         if target is None:
             raise InputError("an encoder-decoder reads two texts: give 'target' too, or use translate.")
@@ -106,7 +122,7 @@ def _padded(model: Model, given: Any, target: bool = False) -> Tensor:
     """One text or several as ids [B, T] where the network is, padded on the right."""
     if isinstance(given, Tensor):
         return (given[None] if given.ndim == 1 else given).to(model.device)
-    texts = [given] if is_one(given) else list(given)
+    texts = [as_text(text) for text in ([given] if is_one(given) else given)]
     if isinstance(model.network, Decoder):
         rows = text_ids(model, texts)
     elif isinstance(model.network, TextToText):
