@@ -252,6 +252,8 @@ def test_a_part_of_facts_is_facts():
     assert found.where(answer="Bolt").subjects == ["T1", "T4", "T7"]
     assert found.where(lambda fact: fact.subject > "T6", answer=("Bolt", "Cora")).subjects == ["T7", "T8"]
     assert len(found.where(relation="owner")) == 0
+    assert found[:7].frequent(3).subjects == ["T0", "T3", "T6"]
+    assert len(found.frequent(4)) == 0
     assert found.labels == found.answers == ["Acme", "Bolt", "Cora"] * 3
     assert found.classes == Counter(Acme=3, Bolt=3, Cora=3)
     assert found.prompts[1] == "T1 was made by"
@@ -355,7 +357,12 @@ def test_known_facts_are_those_that_the_network_says(model):
         for answer in found.classes
     ]
     assert math.isclose(gate.balanced, float(np.mean(shares)), rel_tol=1e-12)
-    assert gate.balanced_interval.low < gate.balanced < gate.balanced_interval.high
+    draw, hits = np.random.default_rng(7), [row in right_in for row in range(len(found))]
+    of_class = [[hits[row] for row, fact in enumerate(found) if fact.answer == a] for a in found.classes]
+    means = [np.mean([draw.choice(some, len(some)).mean() for some in of_class]) for _ in range(800)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert abs(gate.balanced_interval.low - low) < 0.04
+    assert abs(gate.balanced_interval.high - high) < 0.04
     assert gate.majority == max(found.classes.values()) / len(found)
     passed = [
         guess(model, made_up.prompt) == model.tokenizer.encode(made_up.answer)[0]

@@ -151,6 +151,11 @@ class Facts(Sequence[Fact]):
             and among(fact.subject, subject)
         )
 
+    def frequent(self, least: int) -> Facts:
+        """The facts whose right answer has at least so many facts here."""
+        classes = self.classes
+        return self.where(lambda fact: classes[fact.answers[0]] >= least)
+
     def save(self, path: str | Path) -> Path:
         """Write JSON Lines, which `facts` reads back to equal facts: id, subject, relation, prompt, answers, start."""
         path = Path(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from glassformer.errors import InputError
 from glassformer.interpret.shots import joined
 from glassformer.models.decoder import Decoder
 from glassformer.tasks.inputs import text_ids
-from glassformer.tasks.intervals import Interval, bootstrap, wilson
+from glassformer.tasks.intervals import Interval, wilson
 
 if TYPE_CHECKING:
     from glassformer.interpret.facts import Fact, Facts
@@ -30,11 +29,11 @@ class Gate:
     """How many facts a model knows. Shares are from 0 to 1, intervals are of 95 %.
 
     Of `n` facts asked, `known` are known: `accuracy` with Wilson's `interval`. `balanced` is the mean of the answers'
-    own accuracies, so that every answer counts alike; its interval is a bootstrap over facts. `majority` is the share
-    of facts with the most frequent answer, which is how often one right guess for all would be right. `made_up` is how
-    often prompts with made-up subjects gave the answer of the real ones, `made_up_balanced` the same by answer.
-    `ambiguous` facts were not asked, as their answers begin alike. `classes`: of each answer, how many are known and
-    how many were asked.
+    own accuracies, so that every answer counts alike; its interval is a bootstrap over the facts of each answer.
+    `majority` is the share of facts with the most frequent answer, which is how often one right guess for all would be
+    right. `made_up` is how often prompts with made-up subjects gave the answer of the real ones, `made_up_balanced` the
+    same by answer. `ambiguous` facts were not asked, as their answers begin alike. `classes`: of each answer, how many
+    are known and how many were asked.
     """
 
     n: int
@@ -162,35 +161,35 @@ def _gate(labels: Sequence[str], right: Sequence[bool], made_up: Sequence[bool],
         return Gate(0, 0, _ANY, 0.0, _ANY, 0.0, 0, _ANY, 0.0, ambiguous, {})
     asked = Counter(labels)
     known = Counter(label for label, hit in zip(labels, right, strict=True) if hit)
-    numbers = {label: number for number, label in enumerate(asked)}
-    codes = np.array([numbers[label] for label in labels])
-    by_class = partial(_class_mean, codes, np.array(right, dtype=float))
-    everything = np.arange(n)[None]
+    passing = Counter(label for label, hit in zip(labels, made_up, strict=True) if hit)
+    counts = {label: (known[label], count) for label, count in asked.items()}
     return Gate(
         n,
         sum(right),
         wilson(sum(right), n),
-        float(by_class(everything)[0]),
-        bootstrap(range(n), by_class),
+        _class_mean(known, asked),
+        _class_mean_interval(counts),
         max(asked.values()) / n,
         sum(made_up),
         wilson(sum(made_up), n),
-        float(_class_mean(codes, np.array(made_up, dtype=float), everything)[0]),
+        _class_mean(passing, asked),
         ambiguous,
-        {label: (known[label], count) for label, count in asked.items()},
+        counts,
     )
 
 
-def _class_mean(codes: Any, hits: Any, rows: Any, axis: int = -1) -> Any:
-    """The mean over classes of the mean hit, for samples `rows` [R, n] of the facts; a class that a sample lacks does
-    not count there."""
-    rows = rows.astype(np.int64)
-    samples, size = len(rows), int(codes.max()) + 1
-    places = (np.arange(samples)[:, None] * size + codes[rows]).ravel()
-    count = np.bincount(places, minlength=samples * size).reshape(samples, size)
-    total = np.bincount(places, hits[rows].ravel(), minlength=samples * size).reshape(samples, size)
-    present = count > 0
-    return np.where(present, total / np.maximum(count, 1), 0.0).sum(-1) / present.sum(-1)
+def _class_mean(hits: Mapping[str, int], asked: Mapping[str, int]) -> float:
+    return float(np.mean([hits[label] / count for label, count in asked.items()]))
+
+
+def _class_mean_interval(counts: Mapping[str, tuple[int, int]], resamples: int = 10_000, seed: int = 0) -> Interval:
+    """A percentile bootstrap (Efron 1979) with as many facts of each answer as there are: of n facts drawn with
+    replacement from n, k of them known, Binomial(n, k / n) are known. An answer of few facts has too little spread in
+    it, and one whose facts are all known, or none, has no spread: ask about answers with many facts."""
+    known, asked = np.array(list(counts.values())).T
+    drawn = np.random.default_rng(seed).binomial(asked, known / asked, (resamples, len(asked))) / asked
+    low, high = np.quantile(drawn.mean(1), [0.025, 0.975])
+    return Interval(float(low), float(high))
 
 
 def _percent(share: float, interval: Interval) -> str:
