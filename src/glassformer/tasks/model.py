@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -18,7 +18,9 @@ from glassformer.generation.constraints import grammar_tokens
 from glassformer.generation.engine import Engine
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
+from glassformer.models.folding import folded
 from glassformer.models.heads import Output
+from glassformer.models.weights import Weights
 from glassformer.tasks import answer as answering
 from glassformer.tasks import chat as chatting
 from glassformer.tasks import classify as classifying
@@ -34,7 +36,7 @@ from glassformer.tasks.classify import Label
 from glassformer.tasks.fill import Fill
 from glassformer.tasks.generate import Generation as Generation
 from glassformer.tasks.generate import Options, Piece, Settings
-from glassformer.tasks.inputs import Prompt, call, is_one
+from glassformer.tasks.inputs import Edit, Prompt, call, is_one
 from glassformer.tasks.precision import Precision
 from glassformer.tasks.running import at_precision
 from glassformer.tasks.score import Perplexity, Score
@@ -104,6 +106,15 @@ class Model:
         """The tokens that end a text."""
         return self.eos_ids or (self.config.eos_id,)
 
+    @property
+    def weights(self) -> Weights:
+        """The network's matrices by layer and head, such as `weights.W_Q[3, 0]`; see `Weights`."""
+        return Weights(self.network)
+
+    def folded(self) -> Model:
+        """The model with its norms folded into dense layers, in a copy; see `models.folding.folded`."""
+        return replace(self, network=folded(self.network))
+
     @cached_property
     def running(self) -> Continuing:
         """What generates: the network, or something faster with the same seam."""
@@ -120,15 +131,13 @@ class Model:
         """An engine for this model, for `rows` texts at a time; see `Engine`."""
         return Engine(self.running, self.tokenizer, eos_ids=self.ends, rows=rows, device=self.device, **settings)
 
-    def __call__(
-        self, text: str | Sequence[Any] | Tensor, target: str | Sequence[Any] | Tensor | None = None
-    ) -> Output:
-        """The network's `Output` for texts or ids, one or several, padded on the right.
+    def __call__(self, text: Any, target: Any = None, *, edits: Sequence[Edit] = ()) -> Output:
+        """The network's `Output` for texts, facts or ids, one or several, padded on the right.
 
         Text is framed as the model's texts are. An encoder-decoder wants what its decoder reads as well, as `target`.
-        Gradients flow as torch is set to.
+        `edits` change what passes on the way (`interpret.edits`). Gradients flow as torch is set to.
         """
-        return call(self, text, target)
+        return call(self, text, target, edits)
 
     @overload  # a string is a sequence of strings too; it comes first
     def translate(  # type: ignore[overload-overlap]
@@ -198,9 +207,7 @@ class Model:
         return results[0] if isinstance(text, str) else results
 
     @overload
-    def generate(  # type: ignore[overload-overlap]
-        self, prompt: str | Sequence[int] | Tensor, **settings: Unpack[Settings]
-    ) -> Generation: ...
+    def generate(self, prompt: Prompt, **settings: Unpack[Settings]) -> Generation: ...  # type: ignore[overload-overlap]
     @overload
     def generate(
         self, prompt: Sequence[str] | Sequence[Sequence[int]], **settings: Unpack[Settings]
@@ -264,9 +271,7 @@ class Model:
         return filling.fill(self, text, top)
 
     @overload
-    def score(  # type: ignore[overload-overlap]
-        self, text: str | Sequence[int] | Tensor, *, batch_tokens: int = ...
-    ) -> Score: ...
+    def score(self, text: Prompt, *, batch_tokens: int = ...) -> Score: ...  # type: ignore[overload-overlap]
     @overload
     def score(self, text: Sequence[str] | Sequence[Sequence[int]], *, batch_tokens: int = ...) -> list[Score]: ...
     def score(self, text: Any, *, batch_tokens: int = scoring.BATCH_TOKENS) -> Score | list[Score]:
