@@ -15,6 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glassformer.errors import InputError as InputError
     from glassformer.generation.sampling import Sampling as Sampling
+    from glassformer.interpret.edits import ablate as ablate
+    from glassformer.interpret.edits import apply as apply
+    from glassformer.interpret.edits import knockout as knockout
+    from glassformer.interpret.edits import patch as patch
+    from glassformer.interpret.edits import steer as steer
+    from glassformer.interpret.facts import Fact as Fact
+    from glassformer.interpret.facts import Facts as Facts
+    from glassformer.interpret.facts import facts as facts
+    from glassformer.interpret.generating import edited as edited
+    from glassformer.interpret.saving import load_edits as load_edits
+    from glassformer.interpret.saving import save_edits as save_edits
+    from glassformer.interpret.trace import Trace as Trace
+    from glassformer.interpret.trace import trace as trace
     from glassformer.models.config import Classification as Classification
     from glassformer.models.config import Config as Config
     from glassformer.models.config import ConvolutionalConfig as ConvolutionalConfig
@@ -65,6 +78,8 @@ _HOMES = {
     "Decoder": "models.decoder",
     "Encoder": "models.encoder",
     "EncoderDecoder": "models.encoder_decoder",
+    "Fact": "interpret.facts",
+    "Facts": "interpret.facts",
     "Fill": "tasks.fill",
     "Generation": "tasks.generate",
     "InputError": "errors",
@@ -88,14 +103,25 @@ _HOMES = {
     "Tagging": "models.config",
     "TextPipeline": "text.pipeline",
     "Tokenizer": "text.tokenizer",
+    "Trace": "interpret.trace",
+    "ablate": "interpret.edits",
+    "apply": "interpret.edits",
     "average": "training.averaging",
+    "edited": "interpret.generating",
     "evaluate": "tasks.evaluation",
+    "facts": "interpret.facts",
+    "knockout": "interpret.edits",
     "load": "tasks.model",
+    "load_edits": "interpret.saving",
     "objectives": "tasks.objectives",
+    "patch": "interpret.edits",
     "read_pairs": "text.corpora",
     "read_recipe": "training.recipes",
     "resume": "training.experiment",
+    "save_edits": "interpret.saving",
     "sizes": "models.sizes",
+    "steer": "interpret.edits",
+    "trace": "interpret.trace",
     "train": "training.experiment",
 }
 

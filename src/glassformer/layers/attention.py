@@ -12,7 +12,7 @@ from glassformer.layers.linear import Linear, cast_once
 from glassformer.layers.masks import causal_mask
 from glassformer.layers.positions import Rotation, rotate
 from glassformer.layers.rows import KeysValues, RowMemory
-from glassformer.layers.sites import Taps
+from glassformer.layers.sites import Edges, Taps
 
 FEW_QUERIES = 5
 """A step of so many new ids a row is decoding; more are a prompt."""
@@ -147,6 +147,7 @@ class Attention(nn.Module):
         self.to_all: nn.Module | None = None  # queries, keys and values in one product, in a copy made for running
         self.dropout = Dropout(dropout)
         self.taps = Taps("query", "key", "value", "scores", "pattern", "mixed", "head_output", "output")
+        self.edges = Edges()
 
     def keys_values(self, context: Float[Tensor, "B K D"]) -> KeysValues:
         """What the context offers to be looked up: keys and values of every head."""
@@ -190,11 +191,12 @@ class Attention(nn.Module):
         """
         legible = self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p > 0)
         if isinstance(remember, RowMemory):
-            if not legible and bias is None and remember.attends(query):
+            if not (legible or self.edges.active) and bias is None and remember.attends(query):
                 return self._output(remember.attend(query, keys_values, _scale(query, self.scale)))
             mask = remember.mask
         key, value = keys_values if remember is None else remember(keys_values)
         rows, query = query.shape[0], gather_rows(query, key.shape[0])
+        mask = self.edges(mask, query, key.shape[2])
         if legible:
             scores = self.taps.scores(attention_scores(query, key, mask, causal, self.scale, bias))
             mixed = _product(self.dropout(self.taps.pattern(attention_pattern(scores))), value)
@@ -212,7 +214,11 @@ class Attention(nn.Module):
         if not self.taps.head_output.active:
             return self.to_output(mixed.transpose(1, 2).flatten(2))
         weight = self.to_output.effective_weight().unflatten(1, (self.n_heads, self.d_head))
-        heads = self.taps.head_output(torch.einsum("bhqd,mhd->bhqm", mixed, weight))
+        heads = torch.einsum("bhqd,mhd->bhqm", mixed, weight)
+        edited = self.taps.head_output(heads)
+        if edited is heads:  # only read: what flows on stays the same to the last bit
+            return self.to_output(mixed.transpose(1, 2).flatten(2))
+        heads = edited
         return heads.sum(1) if self.to_output.bias is None else heads.sum(1) + self.to_output.bias
 
 

@@ -10,7 +10,7 @@ from glassformer.layers.attention import attention_pattern, gather_rows, scatter
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear
 from glassformer.layers.rows import KeysValues
-from glassformer.layers.sites import Taps
+from glassformer.layers.sites import Edges, Taps
 
 Scoring = Literal["additive", "multiplicative", "dot"]
 
@@ -32,6 +32,7 @@ class Lookup(nn.Module):
         self.to_score = Linear(d_model, 1, bias=False) if scoring == "additive" else None
         self.dropout = Dropout(dropout)
         self.taps = Taps("query", "key", "value", "scores", "pattern", "mixed")
+        self.edges = Edges()
 
     def keys_values(self, key: Float[Tensor, "R S D"], value: Float[Tensor, "R S D"]) -> KeysValues:
         """What the source offers, with an axis for the one head."""
@@ -44,7 +45,10 @@ class Lookup(nn.Module):
         """What each query finds. Each of the R sources serves B / R consecutive rows."""
         key, value = keys_values
         query = self.taps.query((query if self.to_query is None else self.to_query(query))[:, None])
-        scores = self._scores(gather_rows(query, len(key)), key).masked_fill(~mask, float("-inf"))
+        together = gather_rows(query, len(key))
+        allowed = self.edges(mask, together, key.shape[2])
+        assert allowed is not None
+        scores = self._scores(together, key).masked_fill(~allowed, float("-inf"))
         pattern = self.taps.pattern(attention_pattern(self.taps.scores(scores)))
         return self.taps.mixed(scatter_rows(self.dropout(pattern) @ value, len(query)))[:, 0]
 

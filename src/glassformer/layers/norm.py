@@ -22,11 +22,13 @@ class LayerNorm(nn.Module):
         self.taps = Taps("scale", "output")
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        if not self.taps.scale.active:
-            return self.taps.output(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
-        centred = x - x.mean(-1, keepdim=True)
-        scale = self.taps.scale((centred.square().mean(-1, keepdim=True) + self.eps).rsqrt())
-        return self.taps.output(centred * scale * self.weight + self.bias)
+        if self.taps.scale.active:
+            centred = x - x.mean(-1, keepdim=True)
+            scale = (centred.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+            edited = self.taps.scale(scale)
+            if edited is not scale:  # where it is only read, what flows on stays the same to the last bit
+                return self.taps.output(centred * edited * self.weight + self.bias)
+        return self.taps.output(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
 
 
 class RMSNorm(nn.Module):
@@ -39,10 +41,12 @@ class RMSNorm(nn.Module):
         self.taps = Taps("scale", "output")
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        if not self.taps.scale.active:
-            return self.taps.output(F.rms_norm(x, self.weight.shape, self.weight, self.eps))
-        scale = self.taps.scale((x.square().mean(-1, keepdim=True) + self.eps).rsqrt())
-        return self.taps.output(x * scale * self.weight)
+        if self.taps.scale.active:
+            scale = (x.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+            edited = self.taps.scale(scale)
+            if edited is not scale:
+                return self.taps.output(x * edited * self.weight)
+        return self.taps.output(F.rms_norm(x, self.weight.shape, self.weight, self.eps))
 
 
 Norm = LayerNorm | RMSNorm

@@ -1,5 +1,7 @@
 """Sites: every quantity of the model passes a tap, an identity with a name, where it can be read or replaced.
 
+Beside the taps every attention has `Edges`, where a plan may cut who looks at whom.
+
 A tap that no plan names costs nothing. `planned` never touches the model it is given: it returns a shallow copy of the
 module tree that shares every parameter and has taps of its own, so the same weights can train, serve and be looked
 into at once. A site is written `[encoder.|decoder.]site[layer]`, for example `decoder.cross_attention.pattern[2]`.
@@ -8,7 +10,7 @@ into at once. A site is written `[encoder.|decoder.]site[layer]`, for example `d
 import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -31,6 +33,24 @@ class Tap(nn.Module):
         return value if self.plan is None else self.plan(value)
 
 
+class Edges(nn.Module):
+    """Which query may look at which key, beside the mask. In a planned copy, `plan` is asked with the queries
+    [B, H, Q, d] and the number of keys, and what it answers, [B, H or 1, Q, K], True = may attend, joins the mask."""
+
+    plan: Callable[[Tensor, int], Tensor] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether a plan cuts edges here."""
+        return self.plan is not None
+
+    def forward(self, mask: Tensor | None, query: Tensor, keys: int) -> Tensor | None:
+        if self.plan is None:
+            return mask
+        allowed = self.plan(query, keys)
+        return allowed if mask is None else mask & allowed
+
+
 class Taps(nn.Module):
     """The taps of one layer, by name: `Taps("query", "key")` has `.query` and `.key`."""
 
@@ -49,14 +69,24 @@ def sites(network: nn.Module) -> dict[str, Tap]:
     return {_site_name(path): module for path, module in network.named_modules() if isinstance(module, Tap)}
 
 
-def planned(network: Network, plan: Mapping[str, Callable[[Tensor], Tensor]]) -> Network:
+def edges(network: nn.Module) -> dict[str, Edges]:
+    """Where edges of attention can be cut, by the name of the attention: `self_attention[0]`, …"""
+    return {_site_name(path): module for path, module in network.named_modules() if isinstance(module, Edges)}
+
+
+def planned(
+    network: Network,
+    plan: Mapping[str, Callable[[Tensor], Tensor]],
+    cuts: Mapping[str, Callable[[Tensor, int], Tensor]] | None = None,
+) -> Network:
     """A copy of the network that shares its parameters and runs `plan`: site name → function on the value there.
 
-    Raises `InputError` for a site that the network does not have.
+    `cuts` are plans of `Edges`, by the name of their attention. Raises `InputError` for a site that the network does
+    not have.
     """
     duplicate = share(network)
-    known = sites(duplicate)
-    for name, function in plan.items():
+    known: dict[str, Any] = {**sites(duplicate), **edges(duplicate)}
+    for name, function in (*plan.items(), *(cuts or {}).items()):
         if name not in known:
             raise InputError(f"the model has no site '{name}'.{did_you_mean(name, known)}")
         known[name].plan = function
@@ -80,7 +110,7 @@ def record(network: Network, names: Iterable[str]) -> tuple[Network, dict[str, T
 def _site_name(path: str) -> str:
     """`decoder.blocks.2.cross_attention.taps.pattern` → `decoder.cross_attention.pattern[2]`."""
     layer = re.search(r"\bblocks\.(\d+)\.", path)
-    name = re.sub(r"\b(stack|blocks\.\d+|taps)\.", "", path)
+    name = re.sub(r"\b(stack|blocks\.\d+|taps)\.|\.edges$", "", path)
     return f"{name}[{layer[1]}]" if layer else name
 
 
