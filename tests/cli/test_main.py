@@ -13,7 +13,7 @@ from glassformer.cli.main import main
 
 VERBS = (
     *("demo", "train", "finetune", "evaluate", "translate", "generate", "chat", "embed", "fill"),
-    *("classify", "answer", "summarize"),
+    *("classify", "answer", "summarize", "inspect"),
     *("import", "export", "quantize", "params", "plot", "average", "models"),
 )
 
@@ -68,6 +68,8 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         (["finetune", "a.toml", "--lra"], "--lora"),
         (["classify", "a dog"], "--model"),
         (["answer", "--model", "x", "Who?"], "--context"),
+        (["inspect", "a dog"], "--model"),
+        (["inspect", "--model", "x", "a dog", "--patch-form", "a cat"], "--patch-from"),
         (["summarize", "--model", "no-such-model", "--max-new-tokens", "few"], "--max-new-tokens"),
     ],
 )

@@ -81,6 +81,13 @@ _VERBS: dict[str, tuple[str, str]] = {
         '  glassformer fill --model DIR "Paris is the [MASK] of France."\n'
         '  glassformer fill --model DIR --top 10 --json "The [MASK] sat on the [MASK]."',
     ),
+    "inspect": (
+        "Look into a model while it reads one text: attention, layers and patching in one page.",
+        '  glassformer inspect --model smollm2-135m-instruct "The Eiffel Tower is in the city of"\n'
+        '  glassformer inspect --model smollm2-135m-instruct "The capital of France is" \\\n'
+        '      --patch-from "The capital of Italy is" --out capitals.html\n'
+        '  glassformer inspect --model multi30k-en-de --json "A dog runs." > dog.jsonl',
+    ),
     "import": (
         "Bring a model in from a Hugging Face folder or a GGUF file.",
         "  glassformer import HF_DIR models/NAME\n"

@@ -1,0 +1,289 @@
+"""Documents: what happens in a model while it reads one text, as JSON that a page can draw without anything else.
+
+Every document has `"view"`, `"version": 1` (a change that an older page could not draw raises it), and
+
+    model: the model's name, or ""          text: the text as it was given
+    family: "decoder", "encoder-decoder"... shape: the network in a few words
+    missing: why the model's family has no such view; then the document ends here
+
+Tokens are strings; numbers have four digits behind the point. L layers, H heads, Q queries, K keys, T positions.
+
+`"attention"` has `maps`, one for each attention of the model, and `tag_rule`, what a tag means, in words. A map has
+
+    site: such as "decoder.cross_attention.pattern"; `title`: the same in words; `cross`: whether it looks at a source
+    queries [Q], keys [K]: tokens           patterns [L][H][Q][K]: shares; a row may end early, the rest is 0
+    tags [L][H]: a list of words for each head of self-attention
+
+In cross-attention the queries are the tokens that are being written, which the decoder has not read yet.
+
+`"lens"` reads the residual stream after every block as if it were the last (nostalgebraist 2020):
+
+    question: what a cell says, in words    readout: what turned a state into words, in words
+    tokens [T]: what the stack read         sites [L + 1]: the rows, from what enters the first block on
+    words, probabilities [L + 1][T][5]: the most probable words, the best first
+    answers [T]: the model's own best word  ranks [L + 1][T]: the place of that word among all, from 1
+
+`"patching"` replaces one position of the residual stream by that of another text, and says how far the answer follows:
+
+    tokens, other_tokens [T]: both texts    other_text: the other text as it was given
+    sites [L + 1]: as in the lens           metric: what was measured, in words
+    answers [2]: what each text leads to    start, end: the metric in the text, and in the other
+    effects [L + 1][T]: 0 where the metric stays as in the text, 1 where it becomes that of the other
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.errors import InputError
+from glassformer.layers.sites import sites
+from glassformer.models.decoder import Decoder
+from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.serving.patches import Patching, Read, patch_everywhere, stream_sites
+from glassformer.serving.readings import Reading, Spelling, classifies, family, fills, observe, reading
+from glassformer.serving.tags import RULE, head_tags
+from glassformer.tasks.model import Model
+
+VERSION = 1
+TOP = 5
+DIGITS = 4
+
+Document = dict[str, Any]
+
+_TITLES = {
+    "self_attention": "self-attention",
+    "encoder.self_attention": "self-attention of the encoder",
+    "decoder.self_attention": "self-attention of the decoder",
+    "decoder.cross_attention": "cross-attention: from the target to the source",
+}
+
+
+def documents(
+    model: Model, text: str, *, target: str | None = None, source_text: str | None = None, name: str = ""
+) -> list[Document]:
+    """All documents of one text: attention, lens and, with a `source_text` to patch from, patching. `name` is what
+    the page calls the model. Raises `InputError` as `reading` and `patching_document` do."""
+    given = reading(model, text, target)
+    found = [_attention(model, given), _lens(model, given)]
+    if source_text is not None:
+        found.append(_patching(model, text, source_text))
+    return [_headed(model, text, one, name) for one in found]
+
+
+def attention_document(model: Model, text: str, target: str | None = None) -> Document:
+    """Where every head looks; `target` is what an encoder-decoder is to write, by default its own (greedy search).
+    Raises `InputError` for a text that is empty or has more than `readings.MOST_TOKENS` tokens."""
+    return _headed(model, text, _attention(model, reading(model, text, target)))
+
+
+def lens_document(model: Model, text: str, target: str | None = None) -> Document:
+    """What the residual stream says after every block; texts as in `attention_document`."""
+    return _headed(model, text, _lens(model, reading(model, text, target)))
+
+
+def patching_document(model: Model, text: str, source_text: str) -> Document:
+    """How far the answer to `text` goes over to that of `source_text` when one position of one layer is patched.
+
+    Raises `InputError` for texts of unequal numbers of tokens, for texts that the model answers alike, and, where the
+    answer is the word for a mask, for texts without one mask in the same place.
+    """
+    return _headed(model, text, _patching(model, text, source_text))
+
+
+def _headed(model: Model, text: str, rest: Document, name: str = "") -> Document:
+    about = {"model": name, "family": family(model), "shape": model.config.shape, "text": text}
+    return {"view": rest["view"], "version": VERSION, **about, **rest}
+
+
+# --- Attention --------------------------------------------------------------------------------------------------------
+
+
+def _attention(model: Model, given: Reading) -> Document:
+    names: dict[str, list[str]] = {}
+    for name in sites(model.network):
+        if found := re.fullmatch(r"(.*attention)\.pattern(\[\d+\])?", name):
+            names.setdefault(found[1], []).append(name)
+    if not names:
+        return {"view": "attention", "missing": "this model was made without attention."}
+    values = observe(model.network, [name for each in names.values() for name in each], given.inputs(model.device))
+    spelled = Spelling(model.tokenizer)
+    maps = [
+        _map(site, torch.stack([values[name][0].float().cpu() for name in each]), given, spelled)
+        for site, each in names.items()
+    ]
+    return {"view": "attention", "tag_rule": RULE, "maps": maps}
+
+
+def _map(site: str, patterns: Tensor, given: Reading, spelled: Spelling) -> Document:
+    """`patterns` [L, H, Q, K] of one attention, as the document has them."""
+    cross = site.endswith("cross_attention")
+    keys = given.read if site == "decoder.self_attention" else given.ids
+    queries = given.written if cross else keys
+    shown: Document = {"site": f"{site}.pattern", "title": _TITLES[site], "cross": cross}
+    shown |= {"queries": spelled(queries), "keys": spelled(keys)}
+    shown["patterns"] = [[[_shortened(row) for row in head] for head in layer] for layer in rounded(patterns)]
+    if not cross:
+        shown["tags"] = [head_tags(layer, keys) for layer in patterns]
+    return shown
+
+
+def rounded(values: Tensor) -> Any:
+    """The numbers as nested lists, with `DIGITS` digits behind the point."""
+    shift = 10.0**DIGITS
+    return ((values.double() * shift).round() / shift + 0.0).tolist()  # + 0.0: no minus before a zero
+
+
+def _shortened(row: list[float]) -> list[float]:
+    """Without the zeros at its end: half of a causal pattern."""
+    end = len(row)
+    while end and row[end - 1] == 0:
+        end -= 1
+    return row[:end]
+
+
+# --- Lens -------------------------------------------------------------------------------------------------------------
+
+
+def _lens(model: Model, given: Reading) -> Document:
+    network = model.network
+    if not isinstance(network, Decoder | EncoderDecoder) and not fills(model):
+        why = "the last states of this model are not turned into words" if family(model) == "encoder" else _NO_STREAM
+        return {"view": "lens", "missing": f"{why}; no layer can be read as if it were the last."}
+    part = "decoder" if isinstance(network, EncoderDecoder) else "stack"
+    stack = getattr(network, part)
+    names = stream_sites(len(stack.blocks), "decoder." if part == "decoder" else "")
+    values = observe(network, names, given.inputs(model.device))
+    logits = [_read_out(network, stack, values[name]) for name in names]
+    answers = logits[-1].argmax(-1)
+    best = [each.softmax(-1).topk(min(TOP, each.shape[-1])) for each in logits]
+    spelled = Spelling(model.tokenizer)
+    return {
+        "view": "lens",
+        "question": "the word that stands here" if fills(model) else "the word that comes next",
+        "readout": _readout_in_words(network, stack),
+        "tokens": spelled(given.read if part == "decoder" else given.ids),
+        "sites": names,
+        "words": [[spelled(cell) for cell in each.indices.tolist()] for each in best],
+        "probabilities": [rounded(each.values) for each in best],
+        "answers": spelled(answers.tolist()),
+        "ranks": [((each > each.gather(-1, answers[:, None])).sum(-1) + 1).tolist() for each in logits],
+    }
+
+
+_NO_STREAM = "this view is of a Transformer's residual stream, and this model is of another kind"
+
+
+def _read_out(network: Any, stack: Any, states: Tensor) -> Tensor:
+    """Logits [T, V] of states [1, T, D] that are read as if they were the last."""
+    with torch.no_grad():
+        states = states if stack.final_norm is None else stack.final_norm(states)
+        if network.config.scale_head:
+            states = states * network.config.d_model**-0.5
+        return network.head(states)[0].float().cpu()
+
+
+def _readout_in_words(network: Any, stack: Any) -> str:
+    head = "the head" if isinstance(network.head, nn.Linear) else "the head for masked words"
+    if stack.final_norm is None:
+        return f"{head} on the residual stream itself, which every block of this model normalises"
+    return f"the final norm, then {head}"
+
+
+# --- Patching ---------------------------------------------------------------------------------------------------------
+
+
+def _patching(model: Model, text: str, source_text: str) -> Document:
+    network = model.network
+    if not isinstance(network, Decoder | EncoderDecoder) and not fills(model) and not classifies(model):
+        why = "this model gives no answer in words" if family(model) == "encoder" else _NO_STREAM
+        return {"view": "patching", "missing": f"{why}; there is nothing to follow when a state is patched."}
+    first, second = reading(model, text), reading(model, source_text)
+    spelled = Spelling(model.tokenizer)
+    tokens, others = spelled(first.ids), spelled(second.ids)
+    if len(tokens) != len(others):
+        raise InputError(
+            f"the text has {len(tokens)} tokens and the one to patch from has {len(others)}: position by position only "
+            f"texts of equal length can be patched; reword one of them. They are {tokens} and {others}."
+        )
+    if isinstance(network, EncoderDecoder):
+        found, place = _patch_translation(model, first, second)
+    else:
+        read, place = _reader(model, first.ids, second.ids)
+        given = first.inputs(model.device), second.inputs(model.device)
+        found = _answered(patch_everywhere(network, "stack", *given, read))
+    part = "encoder" if isinstance(network, EncoderDecoder) else "stack"
+    labels = model.config.head.labels if classifies(model) else None
+    answers = [labels[i] for i in found.answers] if labels else spelled(found.answers)
+    return {
+        "view": "patching",
+        "other_text": source_text,
+        "tokens": tokens,
+        "other_tokens": others,
+        "sites": stream_sites(len(cast(Any, getattr(network, part)).blocks), "encoder." if part == "encoder" else ""),
+        "metric": "the logit of “{1}” minus the logit of “{0}” {place}".format(*map(_bare, answers), place=place),
+        "answers": answers,
+        "start": round(found.start, DIGITS),
+        "end": round(found.end, DIGITS),
+        "effects": rounded(found.effects),
+    }
+
+
+def _bare(answer: str) -> str:
+    """Without the space before it, unless that is all it is."""
+    return answer.strip() or answer
+
+
+def _reader(model: Model, ids: Sequence[int], others: Sequence[int]) -> tuple[Read, str]:
+    """What gives the logits of the answer, and where it stands, in words."""
+    if classifies(model):
+        return (lambda network, inputs: network(*inputs).logits), "among the labels"
+    place = len(ids) - 1
+    if fills(model):
+        place = _mask_place(model, ids, others)
+
+    def read(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        states = cast(Any, network).hidden(*inputs)[:, place]
+        return cast(Any, network).head(states)
+
+    return read, "in the place of the mask" if fills(model) else "after the last token"
+
+
+def _mask_place(model: Model, ids: Sequence[int], others: Sequence[int]) -> int:
+    mask = model.tokenizer.mask_id
+    places = [[place for place, i in enumerate(each) if i == mask] for each in (ids, others)]
+    if mask is None or len(places[0]) != 1 or places[0] != places[1]:
+        shown = "a mask" if mask is None else model.tokenizer.tokens([mask])[0]
+        raise InputError(
+            f"this model answers with the word for a mask: both texts must have {shown} once, in the same place; it is "
+            f"at the positions {places[0]} and {places[1]}."
+        )
+    return places[0][0]
+
+
+def _patch_translation(model: Model, first: Reading, second: Reading) -> tuple[Patching, str]:
+    """Patch the encoder's stream; the answer is the first token in which the two translations differ."""
+    pairs = zip(first.written, second.written, strict=False)
+    place = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
+    if place is None:
+        raise InputError("the model writes the same for both texts, so that no answer can change; give another text.")
+    start = Reading((), first.written[: place + 1], first.start).read
+    given = [(each.inputs(model.device)[0], torch.tensor([start], device=model.device)) for each in (first, second)]
+
+    def read(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        return cast(Any, network).head(cast(Any, network).hidden(*inputs)[:, -1])
+
+    answers = first.written[place], second.written[place]
+    found = _answered(patch_everywhere(model.network, "encoder", given[0], given[1], read, answers))
+    before = model.tokenizer.decode(first.written[:place])
+    return found, f"after “{before}”, where the two translations part" if before else "as the first token"
+
+
+def _answered(found: Patching | None) -> Patching:
+    if found is None:
+        raise InputError("the model answers both texts alike, so that nothing can be followed; give another text.")
+    return found

@@ -1,0 +1,63 @@
+// Tokens, as people read them, and lists of tokens of which one is chosen.
+
+import { clamp, make, stepOf } from "./elements.js";
+
+const VISIBLE = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+
+// What stands in a box or a cell: white space that is all there is becomes visible.
+export function shown(token) {
+  const bare = token.replace(/^ +(?=\S)/, "");
+  return bare.replace(/[\n\t\r]/g, (c) => VISIBLE[c]).replace(/^ +$/, (spaces) => VISIBLE[" "].repeat(spaces.length));
+}
+
+export function quoted(token) {
+  return `“${shown(token)}”`;
+}
+
+// "27 %"; small shares keep a digit more.
+export function percent(share) {
+  const value = 100 * share;
+  return `${value !== 0 && Math.abs(value) < 10 ? value.toFixed(1) : value.toFixed(0)} %`;
+}
+
+// "embedding" for what enters the first block, else the layer that the state leaves.
+export function rowName(site) {
+  return site.includes("residual_pre") ? "embedding" : `layer ${/\[(\d+)\]/.exec(site)[1]}`;
+}
+
+// A list of tokens. The pointer and the arrow keys choose one, and `choose(place)` is told.
+// `element` goes into the page; `mark(place, shares)` shows which is chosen, and shades all by their shares (or null).
+export function tokenList(tokens, { label, column = false, choose = null }) {
+  const boxes = tokens.map((token, place) =>
+    make("span", { role: choose ? "option" : "listitem", class: "token", "data-place": place }, shown(token)),
+  );
+  const role = choose ? "listbox" : "list";
+  const orientation = choose ? (column ? "vertical" : "horizontal") : null;
+  const attributes = { role, "aria-label": label, "aria-orientation": orientation, class: column ? "column" : "strip" };
+  const element = make("div", attributes, ...boxes);
+  let chosen = 0;
+
+  function mark(place, shares) {
+    chosen = place;
+    boxes.forEach((box, i) => {
+      if (choose) box.setAttribute("aria-selected", i === place);
+      if (choose) box.tabIndex = i === place ? 0 : -1;
+      box.style.setProperty("--share", shares ? (shares[i] ?? 0) : 0);
+      box.title = shares ? `${shown(tokens[i])}: ${percent(shares[i] ?? 0)}` : shown(tokens[i]);
+    });
+  }
+
+  if (choose) {
+    element.addEventListener("pointerover", (event) => {
+      const box = event.target.closest(".token");
+      if (box && Number(box.dataset.place) !== chosen) choose(Number(box.dataset.place));
+    });
+    element.addEventListener("keydown", (event) => {
+      const step = stepOf(event);
+      if (!step) return;
+      choose(clamp(chosen + step[0] + step[1], tokens.length - 1));
+      boxes[chosen].focus();
+    });
+  }
+  return { element, mark };
+}

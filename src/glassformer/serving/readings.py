@@ -1,0 +1,148 @@
+"""What a network reads of one text, with the tokens as people can read them; and what passes its sites meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.errors import InputError
+from glassformer.layers.sites import planned
+from glassformer.models.config import Classification, MaskedLM
+from glassformer.models.convolutional import Convolutional
+from glassformer.models.decoder import Decoder
+from glassformer.models.encoder import Encoder
+from glassformer.models.families import TEXT_TO_TEXT
+from glassformer.models.recurrent import Recurrent
+from glassformer.tasks.inputs import text_ids
+from glassformer.tasks.model import Model
+from glassformer.text.tokenizer import Tokenizer
+
+MOST_TOKENS = 128
+"""A page shows texts of up to so many tokens: a pattern has their square in numbers, for each head."""
+
+BROKEN = "\ufffd"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a network is given for a text. `ids` are those of its only stack, or of the encoder; `written` are the
+    target's, where there is one: the decoder reads `start`, then all of them but the last, and writes them all."""
+
+    ids: tuple[int, ...]
+    written: tuple[int, ...] = ()
+    start: int = 0
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """What the decoder of an encoder-decoder reads."""
+        return (self.start, *self.written[:-1])
+
+    def inputs(self, device: torch.device) -> tuple[Tensor, ...]:
+        """The network's arguments, [1, T] each."""
+        rows = [self.ids, self.read] if self.written else [self.ids]
+        return tuple(torch.tensor([row], device=device) for row in rows)
+
+
+def reading(model: Model, text: str, target: str | None = None) -> Reading:
+    """What `model` reads of `text`, and of `target` where it writes one: by default its own, by greedy search.
+
+    Raises `InputError` for an empty text, for one of more than `MOST_TOKENS` tokens or than the model's positions, and
+    for a `target` that is given to a model which has none.
+    """
+    if isinstance(model.network, TEXT_TO_TEXT):
+        source = _checked(model, "text", [*model.tokenizer.encode(model.pipeline.prepare_source(text)), *_end(model)])
+        written = _checked(model, "target", _written(model, text, target))
+        return Reading(source, written, model.config.bos_id)
+    if target is not None:
+        raise InputError(f"a target is for an encoder-decoder; this model is {model.purpose}. Leave it out.")
+    if isinstance(model.network, Decoder):
+        return Reading(_checked(model, "text", text_ids(model, [text])[0]))
+    text = text.lower() if model.pipeline.lowercase else text
+    return Reading(_checked(model, "text", model.tokenizer.encode(text, frame=True, read_specials=fills(model))))
+
+
+def _written(model: Model, text: str, target: str | None) -> list[int]:
+    if target is not None:
+        return [*model.tokenizer.encode(model.pipeline.prepare_target(target)), *_end(model)]
+    return list(model.translate(text, beam=1, max_length=_most(model)).ids)
+
+
+def _most(model: Model) -> int:
+    return min(MOST_TOKENS, model.config.max_length)
+
+
+def _end(model: Model) -> list[int]:
+    return [model.config.eos_id]
+
+
+def _checked(model: Model, side: str, ids: Sequence[int]) -> tuple[int, ...]:
+    most = _most(model)
+    if not ids or list(ids) == _end(model):
+        raise InputError(f"the {side} has no tokens to look at: give at least one word.")
+    if len(ids) > most:
+        whose = "the page shows" if most == MOST_TOKENS else "the model reads"
+        raise InputError(f"the {side} has {len(ids)} tokens, {whose} at most {most}: give a shorter part of it.")
+    return tuple(ids)
+
+
+def fills(model: Model) -> bool:
+    """Whether the model is an encoder that says words: one with a masked language model's head."""
+    return isinstance(model.network, Encoder) and isinstance(model.config.head or MaskedLM(), MaskedLM)
+
+
+def classifies(model: Model) -> bool:
+    """Whether the model is an encoder that gives a text one of several labels."""
+    return isinstance(model.network, Encoder) and isinstance(model.config.head, Classification)
+
+
+def family(model: Model) -> str:
+    """The network's kind, as the page says it."""
+    kinds = {Decoder: "decoder", Encoder: "encoder", Recurrent: "recurrent network", Convolutional: "convolutions"}
+    return kinds.get(type(model.network), "encoder-decoder")
+
+
+def observe(network: nn.Module, names: Iterable[str], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The values at the sites `names` for these inputs. Where a network goes step by step, so that a pattern passes
+    its site once a step, [1, H, 1, K] each, the steps are put together as its queries."""
+    values: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(name: str) -> Callable[[Tensor], Tensor]:
+        def function(value: Tensor) -> Tensor:
+            values[name].append(value)
+            return value
+
+        return function
+
+    watched = planned(network, {name: keep(name) for name in values})
+    with torch.no_grad():  # the copy has a mode of its own
+        watched.eval()(*inputs)
+    return {name: seen[0] if len(seen) == 1 else torch.cat(seen, -2) for name, seen in values.items()}
+
+
+class Spelling:
+    """Tokens as people read them: `" dog"` for GPT-2's `Ġdog` and for `▁dog`; a part of a character stays as it is."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._by_bytes = tokenizer.id_of("Ġ") is not None  # how byte-level vocabularies write the space's byte
+        self._known: dict[int, str] = {}
+
+    def __call__(self, ids: Iterable[int]) -> list[str]:
+        return [self._one(int(i)) for i in ids]
+
+    def _one(self, i: int) -> str:
+        if i not in self._known:
+            self._known[i] = self._spell(i)
+        return self._known[i]
+
+    def _spell(self, i: int) -> str:
+        if i >= self._tokenizer.vocab_size:  # a head may be wider than the vocabulary, to be a round number
+            return f"<{i}>"
+        token = self._tokenizer.tokens([i])[0]
+        if not self._by_bytes:
+            return token.replace("▁", " ")
+        shown = self._tokenizer.decode([i], skip_specials=False)
+        return token if BROKEN in shown or not shown else shown

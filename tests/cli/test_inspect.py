@@ -1,0 +1,63 @@
+"""`glassformer inspect`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from processes import Glassformer, run_inside
+
+import glassformer as gf
+from glassformer.serving.documents import documents
+
+
+def kept(path: Path) -> list[dict[str, object]]:
+    """The documents in a page."""
+    found = re.findall(r'class="document">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
+    return [json.loads(text) for text in found]
+
+
+def test_a_page_of_one_text(glassformer: Glassformer, tiny_decoder: Path, tmp_path: Path) -> None:
+    done = glassformer("inspect", "--model", tiny_decoder, "a dog", "--patch-from", "a man", cwd=tmp_path)
+    assert (done.code, done.out, done.err) == (0, "inspect.html\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["inspect.html"]
+    wanted = documents(gf.load(tiny_decoder), "a dog", source_text="a man", name=str(tiny_decoder))
+    assert kept(tmp_path / "inspect.html") == wanted
+
+
+def test_json_is_a_document_a_line(tiny_decoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pages" / "page.html"
+    done = run_inside("inspect", "--model", tiny_decoder, "--json", "--out", out, "-", stdin="ein Hünd\n".encode())
+    assert (done.code, done.err) == (0, "")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [(line["view"], line["version"]) for line in lines] == [("attention", 1), ("lens", 1)]
+    assert lines[0]["text"] == "ein Hünd" and kept(out) == lines
+
+
+def test_json_alone_writes_no_page(tiny_embed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_inside("inspect", "--model", tiny_embed, "--json", "a dog")
+    assert done.code == 0 and not list(tmp_path.iterdir())
+    assert done.err.startswith("no lens: ") and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["a dog", "--patch-from", "a very long text"], "equal length"),
+        (["a dog", "--target", "ein Hund"], "encoder-decoder"),
+        (["a dog " * 100], "128"),
+        (["a dog", "--out", "/"], "/"),
+    ],
+)
+def test_a_mistake_is_one_line(tiny_decoder: Path, arguments: list[str], hint: str) -> None:
+    done = run_inside("inspect", "--model", tiny_decoder, *arguments)
+    assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1
+    assert hint in done.err
+
+
+def test_bytes_that_are_no_text(tiny_decoder: Path) -> None:
+    done = run_inside("inspect", "--model", tiny_decoder, "-", stdin=b"a \xff")
+    assert done.code == 2 and "0xff" in done.err
