@@ -15,19 +15,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glassformer.errors import InputError as InputError
     from glassformer.generation.sampling import Sampling as Sampling
+    from glassformer.interpret.attribution import attribute as attribute
     from glassformer.interpret.edits import ablate as ablate
     from glassformer.interpret.edits import apply as apply
     from glassformer.interpret.edits import knockout as knockout
     from glassformer.interpret.edits import patch as patch
     from glassformer.interpret.edits import steer as steer
+    from glassformer.interpret.effects import effect as effect
     from glassformer.interpret.facts import Fact as Fact
     from glassformer.interpret.facts import Facts as Facts
     from glassformer.interpret.facts import facts as facts
     from glassformer.interpret.generating import edited as edited
+    from glassformer.interpret.lens import lens as lens
+    from glassformer.interpret.probes import probe as probe
     from glassformer.interpret.saving import load_edits as load_edits
     from glassformer.interpret.saving import save_edits as save_edits
+    from glassformer.interpret.sweep import sweep as sweep
     from glassformer.interpret.trace import Trace as Trace
     from glassformer.interpret.trace import trace as trace
+    from glassformer.interpret.tuned_lens import tuned_lens as tuned_lens
     from glassformer.models.config import Classification as Classification
     from glassformer.models.config import Config as Config
     from glassformer.models.config import ConvolutionalConfig as ConvolutionalConfig
@@ -106,23 +112,29 @@ _HOMES = {
     "Trace": "interpret.trace",
     "ablate": "interpret.edits",
     "apply": "interpret.edits",
+    "attribute": "interpret.attribution",
     "average": "training.averaging",
     "edited": "interpret.generating",
+    "effect": "interpret.effects",
     "evaluate": "tasks.evaluation",
     "facts": "interpret.facts",
     "knockout": "interpret.edits",
+    "lens": "interpret.lens",
     "load": "tasks.model",
     "load_edits": "interpret.saving",
     "objectives": "tasks.objectives",
     "patch": "interpret.edits",
+    "probe": "interpret.probes",
     "read_pairs": "text.corpora",
     "read_recipe": "training.recipes",
     "resume": "training.experiment",
     "save_edits": "interpret.saving",
     "sizes": "models.sizes",
     "steer": "interpret.edits",
+    "sweep": "interpret.sweep",
     "trace": "interpret.trace",
     "train": "training.experiment",
+    "tuned_lens": "interpret.tuned_lens",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

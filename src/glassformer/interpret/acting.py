@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from glassformer.interpret.expressions import Kind
+from glassformer.interpret.inputs import Rows
 from glassformer.interpret.spans import Places
 
 AXIS: dict[Kind, int] = {"stream": 1, "heads": 2, "pattern": 2, "rows": 0}
@@ -23,7 +24,7 @@ AXIS: dict[Kind, int] = {"stream": 1, "heads": 2, "pattern": 2, "rows": 0}
 class Window:
     """Where a tap is in the texts: slots of the positions that it sees this time."""
 
-    def __init__(self, places: Places, rows: slice, length: int) -> None:
+    def __init__(self, places: Places, rows: Rows, length: int) -> None:
         self.slots = places.slots(length)[rows]
         self.later = -1 if not places.beyond else 0  # the slot of what is written after the texts
         self.seen = 0
@@ -50,8 +51,9 @@ class Put:
         new: Callable[[Tensor, Tensor], Tensor],
         at: Window,
         of: Window | None,
-        heads: Sequence[int] | None,
+        heads: Sequence[int] | Tensor | None,
     ) -> None:
+        """`heads` are those of all rows, or of each row its own, [b, H]."""
         self.kind, self.new, self.at, self.of, self.heads = kind, new, at, of, heads
 
     def __call__(self, value: Tensor) -> Tensor:
@@ -64,9 +66,7 @@ class Put:
         if self.of is not None:
             chosen = chosen & (self.of.first(value.shape[-1]) >= 0)[:, None, None, :]
         if self.heads is not None:
-            picked = torch.zeros(value.shape[1], dtype=torch.bool, device=value.device)
-            picked[list(self.heads)] = True
-            chosen = chosen & picked[:, None, None]
+            chosen = chosen & _picked(self.heads, value.shape[1], value.device)[..., None, None]
         return torch.where(chosen, self.new(value, slots).to(value.dtype), value)
 
 
@@ -79,9 +79,7 @@ class Cut:
     def __call__(self, query: Tensor, keys: int) -> Bool[Tensor, "b h q k"]:
         away = (self.at.next(query.shape[2]) >= 0)[:, None, :, None] & (self.of.first(keys) >= 0)[:, None, None, :]
         if self.heads is not None:
-            picked = torch.zeros(query.shape[1], dtype=torch.bool, device=query.device)
-            picked[list(self.heads)] = True
-            away = away & picked[:, None, None]
+            away = away & _picked(self.heads, query.shape[1], query.device)[..., None, None]
         return ~away
 
 
@@ -154,6 +152,15 @@ def chosen_heads(values: Tensor, heads: Sequence[int] | None, count: int) -> Ten
     whole = values.new_zeros(len(values), count, *values.shape[2:])
     whole[:, list(heads)] = values
     return whole
+
+
+def _picked(heads: Sequence[int] | Tensor, count: int, device: torch.device) -> Bool[Tensor, "... H"]:
+    """Which of all heads are chosen."""
+    if isinstance(heads, Tensor):
+        return heads
+    picked = torch.zeros(count, dtype=torch.bool, device=device)
+    picked[list(heads)] = True
+    return picked
 
 
 def _shaped(chosen: Tensor, kind: Kind) -> Tensor:

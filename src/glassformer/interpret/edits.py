@@ -17,7 +17,7 @@ from torch import Tensor
 from glassformer.errors import InputError, did_you_mean
 from glassformer.interpret.acting import Cut, Put, Window, chosen_heads, payload
 from glassformer.interpret.expressions import Expression, parse, parse_attention
-from glassformer.interpret.inputs import Inputs, network_of
+from glassformer.interpret.inputs import Inputs, Rows, network_of
 from glassformer.interpret.references import aligned, mean_of, others
 from glassformer.interpret.running import run_edited
 from glassformer.interpret.spans import Places
@@ -32,15 +32,15 @@ class _Puts:
 
     inputs: Inputs
     expression: Expression
-    new: Callable[[str, slice, Window | None], Callable[[Tensor, Tensor], Tensor]]
+    new: Callable[[str, Rows, Window | None], Callable[[Tensor, Tensor], Tensor]]
 
-    def taps(self, rows: slice) -> Mapping[str, Put]:
+    def taps(self, rows: Rows) -> Mapping[str, Put]:
         return {name: self._put(name, rows) for name in self.expression.names}
 
-    def cuts(self, rows: slice) -> Mapping[str, Cut]:
+    def cuts(self, rows: Rows) -> Mapping[str, Cut]:
         return {}
 
-    def _put(self, name: str, rows: slice) -> Put:
+    def _put(self, name: str, rows: Rows) -> Put:
         expression = self.expression
         at = _window(self.inputs, expression.at, expression.side, rows)
         of = None if expression.of is None else _window(self.inputs, expression.of, expression.key_side, rows)
@@ -57,13 +57,13 @@ class _Cuts:
     dst: str
     src: str
 
-    def taps(self, rows: slice) -> Mapping[str, Put]:
+    def taps(self, rows: Rows) -> Mapping[str, Put]:
         return {}
 
-    def cuts(self, rows: slice) -> Mapping[str, Cut]:
+    def cuts(self, rows: Rows) -> Mapping[str, Cut]:
         return {name: self._cut(name, rows) for name in self.names}
 
-    def _cut(self, name: str, rows: slice) -> Cut:
+    def _cut(self, name: str, rows: Rows) -> Cut:
         encoder, cross = name.startswith("encoder."), "cross_attention" in name
         at = _window(self.inputs, self.dst, "source" if encoder else "text", rows)
         return Cut(at, _window(self.inputs, self.src, "source" if encoder or cross else "text", rows), self.heads)
@@ -86,7 +86,7 @@ class Patch:
         elif isinstance(self.source, Tensor):
             _check_rows(next(iter(values.values())), inputs, self.site)
 
-        def new(name: str, rows: slice, of: Window | None) -> Callable[[Tensor, Tensor], Tensor]:
+        def new(name: str, rows: Rows, of: Window | None) -> Callable[[Tensor, Tensor], Tensor]:
             value = values[name]
             return _put_payload(value if len(value) == 1 else value[rows], expression, of)
 
@@ -125,7 +125,7 @@ class Ablate:
             rows_of = others(len(inputs), len(source.inputs), self.seed, same=self.reference is None)
             ready = {name: aligned(value, there, here, rows_of, expression.kind) for name, value in values.items()}
 
-        def new(name: str, rows: slice, of: Window | None) -> Callable[[Tensor, Tensor], Tensor]:
+        def new(name: str, rows: Rows, of: Window | None) -> Callable[[Tensor, Tensor], Tensor]:
             return _put_payload(ready[name][rows], expression, of)
 
         return _Puts(inputs, expression, new)
@@ -241,7 +241,7 @@ def apply(site: str, function: Callable[[Tensor], Tensor]) -> Apply:
     return Apply(site, function)
 
 
-def _window(inputs: Inputs, span: str, side: Any, rows: slice) -> Window:
+def _window(inputs: Inputs, span: str, side: Any, rows: Rows) -> Window:
     texts = inputs.source if side == "source" else inputs.text
     length = 0 if texts is None else texts.ids.shape[1]
     return Window(inputs.places(span, side), rows, length)

@@ -23,6 +23,10 @@ Spans = Mapping[str, Sequence[Range]]
 """Names of spans, and for each text the characters [start, end) that it has there."""
 
 
+Rows = slice | Tensor
+"""Some of the texts, one after another or by number, and then also several times."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Texts for a network: its `text` and, of an encoder-decoder, the `source`. `given` is what they were made of."""
@@ -41,7 +45,7 @@ class Inputs:
             raise InputError("this network reads one text: it has no source.")
         return texts.places(span)
 
-    def arguments(self, rows: slice) -> tuple[Tensor, ...]:
+    def arguments(self, rows: Rows) -> tuple[Tensor, ...]:
         """What the network is called with for some of the texts, without the padding that they do not need."""
         sides = (self.text,) if self.source is None else (self.source, self.text)
         return tuple(side.ids[rows, : max(1, int(side.lengths[rows].max()))] for side in sides)

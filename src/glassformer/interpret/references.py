@@ -60,7 +60,7 @@ def mean_of(values: Tensor, there: Pair, here: Pair, kind: Kind) -> Tensor:
     axes = [AXIS[kind]] + ([] if there[1] is None else [3])
     for axis, places in zip(axes, there, strict=False):
         assert places is not None
-        values, real = _from_the_end(values, places, axis)
+        values, real = from_the_end(values, places, axis)
         shape = [len(values)] + [1] * (values.ndim - 1)
         shape[axis] = real.shape[1]
         weights = weights * real.reshape(shape)
@@ -71,7 +71,7 @@ def mean_of(values: Tensor, there: Pair, here: Pair, kind: Kind) -> Tensor:
     return means
 
 
-def _from_the_end(values: Tensor, places: Places, axis: int) -> tuple[Tensor, Tensor]:
+def from_the_end(values: Tensor, places: Places, axis: int) -> tuple[Tensor, Tensor]:
     """Values with their real slots moved to the right, and which are real then."""
     k = places.index.shape[1]
     slots = torch.arange(k, device=values.device)

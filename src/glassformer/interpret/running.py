@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from glassformer.errors import InputError
 from glassformer.interpret.acting import Chain, Cut, Cuts, Keep
-from glassformer.interpret.inputs import Inputs, network_of, prepare
+from glassformer.interpret.inputs import Inputs, Rows, network_of, prepare
 from glassformer.layers.sites import planned
 from glassformer.models.config import Classification, Sentence
 
@@ -21,8 +21,8 @@ Key = tuple[str, str]
 class Acting(Protocol):
     """An edit that is ready for certain texts: its functions for some rows, by the name of their site or attention."""
 
-    def taps(self, rows: slice) -> Mapping[str, Callable[[Tensor], Tensor]]: ...
-    def cuts(self, rows: slice) -> Mapping[str, Cut]: ...
+    def taps(self, rows: Rows) -> Mapping[str, Callable[[Tensor], Tensor]]: ...
+    def cuts(self, rows: Rows) -> Mapping[str, Cut]: ...
 
 
 class Editing(Protocol):
@@ -48,7 +48,7 @@ class Plan:
     keeps: Mapping[Key, Keep]
 
     @classmethod
-    def of(cls, acting: Sequence[Acting], inputs: Inputs, rows: slice, keeps: Mapping[Key, Keep] | None = None) -> Plan:
+    def of(cls, acting: Sequence[Acting], inputs: Inputs, rows: Rows, keeps: Mapping[Key, Keep] | None = None) -> Plan:
         """The edits in their order, and behind them what is kept: the values as edited."""
         taps: dict[str, list[Any]] = {}
         cuts: dict[str, list[Cut]] = {}
@@ -73,7 +73,7 @@ class Plan:
 
 
 def run(
-    network: nn.Module, inputs: Inputs, rows: slice, plan: Plan, *, ends: bool = False, compiled: bool = False
+    network: nn.Module, inputs: Inputs, rows: Rows, plan: Plan, *, ends: bool = False, compiled: bool = False
 ) -> Tensor:
     """Run some of the texts by a plan. Without `ends` the last states are returned, or all logits where the plan
     reaches them; with `ends` the logits [b, V] at the end of each text (of a classifier, those of its labels).

@@ -133,12 +133,40 @@ class Stack(nn.Module):
         slots each. Raises `InputError` for more positions than the stack has.
         """
         self._check(ids)
-        nothing: Sequence[None] = [None] * len(self.blocks)
         x = self.embedding(ids, positions, segments)
-        rotation, bias = self._rotation(ids, positions), self._bias(ids, positions, held)
-        for block, memory, keep in zip(self.blocks, memories or nothing, remember or nothing, strict=True):
-            x = block(x, mask, causal, memory, memory_mask, keep, rotation, bias)
+        x = self.onwards(x, 0, len(self.blocks), mask, causal, memories, memory_mask, positions, remember, held)
         return x if self.final_norm is None else self.final_norm(x)
+
+    def onwards(
+        self,
+        x: Float[Tensor, "B T D"],
+        first: int,
+        last: int,
+        mask: Bool[Tensor, "..."] | None = None,
+        causal: bool = False,
+        memories: Sequence[KeysValues | None] | None = None,
+        memory_mask: Bool[Tensor, "..."] | None = None,
+        positions: Int[Tensor, "B T"] | None = None,
+        remember: Sequence[Remember | None] | None = None,
+        held: tuple[int, int] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """From what block `first` reads to what block `last` would read; everything else as of `forward`."""
+        nothing: Sequence[None] = [None] * len(self.blocks)
+        rotation, bias = self._rotation(x, positions), self._bias(x, positions, held)
+        parts = list(zip(self.blocks, memories or nothing, remember or nothing, strict=True))
+        for block, memory, keep in parts[first:last]:
+            x = block(x, mask, causal, memory, memory_mask, keep, rotation, bias)
+        return x
+
+    def offers(
+        self, x: Float[Tensor, "B T D"], layer: int, positions: Int[Tensor, "B T"] | None = None
+    ) -> tuple[Float[Tensor, "B G T d"], Float[Tensor, "B G T d"]]:
+        """Keys and values that a block's self-attention would have of `x`, which the block reads."""
+        block = self.blocks[layer]
+        _, keys_values = block.self_attention.queries_keys_values(
+            block.norm_1(x) if block.norm_first else x, self._rotation(x, positions)
+        )
+        return keys_values
 
     def _check(self, ids: Tensor) -> None:
         if ids.shape[1] > self.max_length:
@@ -147,18 +175,18 @@ class Stack(nn.Module):
                 "shorten or split it, or use a model with a larger 'max_length'."
             )
 
-    def _rotation(self, ids: Tensor, positions: Tensor | None) -> Rotation | None:
+    def _rotation(self, x: Tensor, positions: Tensor | None) -> Rotation | None:
         if self.cos is None or self.sin is None:
             return None
-        where = slice(ids.shape[1]) if positions is None else positions
+        where = slice(x.shape[1]) if positions is None else positions
         return self.cos[where], self.sin[where]
 
-    def _bias(self, ids: Tensor, positions: Tensor | None, held: tuple[int, int] | None) -> Tensor | None:
+    def _bias(self, x: Tensor, positions: Tensor | None, held: tuple[int, int] | None) -> Tensor | None:
         if self.relative is None:
             return None
         if positions is None:
-            positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        keys, slots = held or (ids.shape[1], 1)
+            positions = torch.arange(x.shape[1], device=x.device)[None]
+        keys, slots = held or (x.shape[1], 1)
         if slots == 1:
             return self.relative(positions, keys)
         return self.relative(positions[:1], keys).repeat_interleave(slots, -1)  # all rows stand at one position

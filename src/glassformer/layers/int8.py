@@ -36,6 +36,7 @@ class Int8Linear(nn.Module):
     def __init__(self, *linears: nn.Linear) -> None:
         super().__init__()
         weight = torch.cat([linear.weight.detach().float() for linear in linears])
+        self.in_features = weight.shape[1]
         biases = [linear.bias.detach().float() for linear in linears if linear.bias is not None]
         scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
         self.register_buffer("scale", scale / LEVELS)  # the product is of x / its row's largest · LEVELS
@@ -58,6 +59,11 @@ class Int8Linear(nn.Module):
         )
         y = product * largest if self.bias is None else torch.addcmul(self.bias, product, largest)
         return y.unflatten(0, x.shape[:-1])
+
+    def effective_weight(self) -> Float[Tensor, "o i"]:
+        """The matrix by which x is multiplied: what unit vectors give."""
+        y = self(torch.eye(self.in_features))
+        return (y if self.bias is None else y - self.bias).t()
 
 
 def int8(network: Network) -> Network:

@@ -108,6 +108,11 @@ class QuantizedLinear(nn.Module):
         y = y if self.bias is None else y + self.bias
         return y.reshape(*x.shape[:-1], self.out_features)
 
+    def effective_weight(self) -> Float[Tensor, "o i"]:
+        """The matrix by which x is multiplied: what unit vectors give."""
+        y = self(torch.eye(self.in_features, device=self.weight.device))
+        return (y if self.bias is None else y - self.bias).t()
+
 
 def _pack(blocks: Blocks, bits: int) -> Tensor:
     """Blocks row by row → tiles of 16 rows, [N / 16, G, 16 · bytes], as the kernel reads them."""

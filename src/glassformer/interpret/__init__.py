@@ -1,0 +1,1 @@
+"""Looking inside a network: reading, editing and measuring what passes its sites."""

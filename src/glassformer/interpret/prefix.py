@@ -1,0 +1,143 @@
+"""Not computing twice what an edit cannot change: the blocks before it, and the positions before it.
+
+A decoder is run once; later runs begin at the block and the position of their edit, and look back at keys and values of
+the first one. In the last block only the end of the text is computed, where the next word is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from glassformer.interpret.acting import Put, Window
+from glassformer.interpret.inputs import Inputs, Rows
+from glassformer.interpret.running import Plan
+from glassformer.layers.block import Stack
+from glassformer.layers.masks import seen_mask
+from glassformer.layers.rows import KeysValues
+from glassformer.models.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What was seen when some texts were first run: what each block read, and the keys and values it had of it.
+
+    `reads[l]` is what block l read, and `reads[-1]` what the last one gave, [b, T, D]; `ends` are the texts' last
+    positions.
+    """
+
+    network: Decoder
+    reads: Sequence[Float[Tensor, "b T D"]]
+    memories: Sequence[KeysValues]
+    ends: Int[Tensor, b]
+
+    @classmethod
+    def of(cls, network: Decoder, inputs: Inputs, rows: Rows) -> Prefix:
+        """Run some of the texts."""
+        stack, (ids,) = network.stack, inputs.arguments(rows)
+        with torch.no_grad():
+            x = stack.embedding(ids)
+            reads, memories = [x], []
+            for layer in range(len(stack.blocks)):
+                kept = _Remember(None)
+                remember = [kept] * len(stack.blocks)
+                x = stack.onwards(x, layer, layer + 1, causal=True, remember=remember)
+                memories.append(kept.all)
+                reads.append(x)
+        return cls(network, reads, memories, inputs.ends[rows])
+
+    @property
+    def logits(self) -> Float[Tensor, "b V"]:
+        """What is said at the end of each text."""
+        rows = torch.arange(len(self.ends), device=self.ends.device)
+        with torch.no_grad():
+            return _say(self.network, self.reads[-1][rows, self.ends][:, None])
+
+    def run(self, rows: Int[Tensor, e], plan: Plan, layer: int, begin: int) -> Float[Tensor, "e V"]:
+        """The logits at the ends of texts `rows`, run by a plan that acts in block `layer` and later, at position
+        `begin` and later."""
+        stack: Stack = plan.on(self.network).stack
+        for window in _windows(plan):
+            window.seen = begin
+        return self._finish(stack, rows, self.reads[layer][rows, begin:], layer, begin, plan)
+
+    def put(self, rows: Int[Tensor, e], put: Put, layer: int, begin: int) -> Float[Tensor, "e V"]:
+        """The logits at the ends, were what block `layer` reads put in place by `put` (of residual_post in the block
+        before)."""
+        put.at.seen = begin
+        x = put(self.reads[layer][rows, begin:])
+        return self._finish(self.network.stack, rows, x, layer, begin, Plan({}, {}, {}))
+
+    def _finish(self, stack: Stack, rows: Tensor, x: Tensor, layer: int, begin: int, plan: Plan) -> Tensor:
+        """From what block `layer` reads at the positions from `begin` to the logits."""
+        depth, ends = len(stack.blocks), self.ends[rows]
+        short = layer < depth and not _acts_in(plan, depth - 1)
+        x = self._blocks(stack, rows, x, layer, depth - 1 if short else depth, begin)
+        here = x[torch.arange(len(rows), device=x.device), ends - begin][:, None]
+        if short:
+            here = self._last(stack, rows, x, here, begin)
+        return _say(self.network, here)
+
+    def _blocks(self, stack: Stack, rows: Tensor, x: Tensor, first: int, last: int, begin: int) -> Tensor:
+        if first >= last:
+            return x
+        positions = torch.arange(begin, begin + x.shape[1], device=x.device)[None]
+        remember = [_Remember(self._before(layer, rows, begin)) for layer in range(len(stack.blocks))]
+        length = begin + x.shape[1]
+        mask = seen_mask(positions, length)
+        return stack.onwards(x, first, last, mask, positions=positions, remember=remember, held=(length, 1))
+
+    def _last(self, stack: Stack, rows: Tensor, x: Tensor, here: Tensor, begin: int) -> Tensor:
+        """The last block, for the end of each text alone."""
+        layer, ends = len(stack.blocks) - 1, self.ends[rows]
+        length = begin + x.shape[1]
+        positions = torch.arange(begin, length, device=x.device)[None]
+        new = stack.offers(x, layer, positions)
+        everything = _joined(self._before(layer, rows, begin), new)
+        remember = [lambda _: everything] * len(stack.blocks)
+        mask = seen_mask(ends[:, None], length)
+        held = (length, 1)
+        return stack.onwards(here, layer, layer + 1, mask, positions=ends[:, None], remember=remember, held=held)
+
+    def _before(self, layer: int, rows: Tensor, begin: int) -> KeysValues:
+        keys, values = self.memories[layer]
+        return keys[rows, :, :begin], values[rows, :, :begin]
+
+
+class _Remember:
+    """Puts what was there before in front of new keys and values, and keeps them all."""
+
+    def __init__(self, before: KeysValues | None) -> None:
+        self.before = before
+        self.all: KeysValues
+
+    def __call__(self, new: KeysValues) -> KeysValues:
+        self.all = new if self.before is None else _joined(self.before, new)
+        return self.all
+
+
+def _joined(before: KeysValues, new: KeysValues) -> KeysValues:
+    if before[0].shape[2] == 0:
+        return new
+    return torch.cat((before[0], new[0]), 2), torch.cat((before[1], new[1]), 2)
+
+
+def _say(network: Decoder, states: Float[Tensor, "e 1 D"]) -> Float[Tensor, "e V"]:
+    norm = network.stack.final_norm
+    states = states if norm is None else norm(states)
+    logits: Tensor = network.logits(network.head(states[:, 0]))
+    return logits
+
+
+def _windows(plan: Plan) -> list[Window]:
+    """The windows of queries and positions; those of keys always begin at the text's beginning."""
+    puts = [each for chain in plan.taps.values() for each in chain.functions if isinstance(each, Put)]
+    return [put.at for put in puts] + [cut.at for cuts in plan.cuts.values() for cut in cuts.functions]
+
+
+def _acts_in(plan: Plan, layer: int) -> bool:
+    return any(name.endswith(f"[{layer}]") for name in (*plan.taps, *plan.cuts))
