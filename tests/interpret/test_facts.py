@@ -281,6 +281,18 @@ def test_swapped_facts_have_subjects_of_as_many_tokens():
     assert partners.subjects[6] == "a blue man"  # of other answers the nearest in length
 
 
+def test_swapped_facts_are_told_in_the_same_words_where_that_can_be():
+    def of(i, answer, text):
+        return Fact(f"{i}", f"T{i}", "r", text.format(f"T{i}"), (answer,))
+
+    texts = ("{} is by", "By whom is {}? By")
+    found = Facts((*(of(i, "xy"[i % 2], texts[i // 2 % 2]) for i in range(20)), of(20, "x", "{} was by")))
+    for seed in range(5):
+        for fact, other in zip(found[:20], found.swapped(seed), strict=False):
+            assert fact.prompt.replace(fact.subject, "") == other.prompt.replace(other.subject, "")
+        assert found.swapped(seed)[20].answer == "y"  # nobody else is told in these words
+
+
 def test_made_up_names_have_the_shape_of_the_real_ones():
     for name in ("Michael Jordan", "O'Neal, Shaquille", "DeMarcus van der 76ers", "A. J. Burnett", "Čović"):
         found = made_up_name(name, 0)

@@ -17,13 +17,14 @@ from glassformer.errors import InputError
 from glassformer.models.config import Classification
 from glassformer.text.documents import read_documents
 from glassformer.text.examples import IGNORE, TextBatch
+from glassformer.text.people import people_documents, read_people
 from glassformer.text.tokenizer import Tokenizer
 from glassformer.training import experiment
 from glassformer.training.display import Silent
 from glassformer.training.experiment import resume, train
 from glassformer.training.jobs.classification import read_labelled
-from glassformer.training.jobs.language import split_documents
-from glassformer.training.recipes import Data
+from glassformer.training.jobs.language import people_of, split_documents
+from glassformer.training.recipes import Data, Recipe, read_recipe
 from glassformer.training.runs import Run
 from glassformer.training.starting import build, open_start
 from glassformer.training.trainer import Trainer
@@ -371,3 +372,33 @@ def test_batches_of_padding_alone_are_an_error(
     assert list(Run.open(tmp_path / "run").checkpoints()) == [2]
     resume(tmp_path / "run", data_root=trained.data, display=Silent())
     assert experiment.Run.open(tmp_path / "run").metrics()[-1]["final"]
+
+
+# --- People -----------------------------------------------------------------------------------------------------------
+
+
+def test_documents_about_people_are_made_of_one_file(tmp_path: Path) -> None:
+    rows = "".join(f"Ann Bee{i}\t{('chess', 'golf')[i % 2]}\n" for i in range(40))
+    (tmp_path / "people.tsv").write_text(f"name\tsport\n{rows}")
+    data = Data(kind="people", train="people.tsv", people=30, variants=2, people_seed=3)
+    people = people_of(data, tmp_path)
+    assert people == read_people(tmp_path / "people.tsv", 30, 3)
+    for split in ("train", "valid", "test"):
+        assert split_documents(data, split, tmp_path) == people_documents(people, split, 2, 3)
+    with pytest.raises(InputError, match="no train data"):
+        split_documents(Data(kind="people"), "valid", tmp_path)
+
+
+def test_a_corpus_made_for_other_tasks_is_refused() -> None:
+    Recipe(task="masked-language-modeling", data=Data(kind="people"))
+    with pytest.raises(InputError, match="is for language-modeling and masked-language-modeling, this recipe is for"):
+        Recipe(task="translation", data=Data(kind="people"))
+    with pytest.raises(InputError, match="is for translation, this recipe is for language-modeling"):
+        Recipe(task="language-modeling", data=Data(kind="dates"))
+
+
+def test_the_control_of_the_athletes_differs_in_its_wordings_alone() -> None:
+    recipes = [read_recipe(f"recipes/{name}.toml") for name in ("athletes-gpt", "athletes-gpt-single")]
+    assert [recipe.data.variants for recipe in recipes] == [24, 1]
+    same = [dataclasses.replace(one, name="", data=dataclasses.replace(one.data, variants=1)) for one in recipes]
+    assert same[0] == same[1]

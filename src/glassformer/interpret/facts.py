@@ -168,30 +168,29 @@ class Facts(Sequence[Fact]):
         """For each fact another of the same relation and with another answer, so that fact i and fact i of these make a
         pair for patching. The same seed gives the same pairs; a fact may be the partner of several.
 
-        With a `tokenizer` the subjects of a pair have equally many tokens where that can be, else as near as can be.
-        Raises `InputError` where all facts of a relation have the same answer.
+        Where that can be, the prompts of a pair are the same but for the subject. With a `tokenizer`, subjects of
+        equally many tokens are taken, else of numbers as near as can be. Raises `InputError` where all facts of a
+        relation have the same answer.
         """
         lengths = [0] * len(self) if tokenizer is None else _subject_tokens(self, tokenizer)
         draw = random.Random(f"swapped {seed}")
-        groups: dict[str, dict[int, list[int]]] = {}
-        for row, (fact, length) in enumerate(zip(self, lengths, strict=True)):
-            groups.setdefault(fact.relation, {}).setdefault(length, []).append(row)
-        for group in groups.values():
-            for rows in group.values():
-                draw.shuffle(rows)
+        groups: dict[tuple[str, ...], dict[int, list[int]]] = {}
+        for row in draw.sample(range(len(self)), len(self)):
+            for key in _likenesses(self.items[row]):
+                groups.setdefault(key, {}).setdefault(lengths[row], []).append(row)
         return self.take(self._partner(row, lengths[row], groups, draw) for row in range(len(self)))
 
     def _partner(
-        self, row: int, length: int, groups: Mapping[str, Mapping[int, list[int]]], draw: random.Random
+        self, row: int, length: int, groups: Mapping[tuple[str, ...], Mapping[int, list[int]]], draw: random.Random
     ) -> int:
         fact = self.items[row]
-        group = groups[fact.relation]
-        for near in sorted(group, key=lambda other: (abs(other - length), other)):
-            rows = group[near]
-            first = draw.randrange(len(rows))
-            for other in (*rows[first:], *rows[:first]):
-                if not set(self.items[other].answers) & set(fact.answers):
-                    return other
+        for group in (groups[key] for key in _likenesses(fact)):
+            for near in sorted(group, key=lambda other: (abs(other - length), other)):
+                rows = group[near]
+                first = draw.randrange(len(rows))
+                for other in (*rows[first:], *rows[:first]):
+                    if not set(self.items[other].answers) & set(fact.answers):
+                        return other
         raise InputError(f"all facts of the relation '{fact.relation}' have one answer: there is none to swap with.")
 
     def with_made_up_subjects(self, seed: int = 0) -> Facts:
@@ -302,6 +301,11 @@ def _counted(dropped: Mapping[str, int]) -> str:
 def _last_occurrence(subject: str, prompt: str) -> int:
     whole = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)]
     return whole[-1] if whole else prompt.rfind(subject)
+
+
+def _likenesses(fact: Fact) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a fact can share with its partner: relation and prompt without the subject; or the relation alone."""
+    return (fact.relation, fact.prompt[: fact.start], fact.prompt[fact.end :]), (fact.relation,)
 
 
 def _renamed(fact: Fact, name: str) -> Fact:

@@ -38,6 +38,8 @@ class Data:
 
     Language models read documents (`text/documents.py`): plain text cut as `documents` says, or the column `column`; a
     file may be followed by a share of it, `"input.txt[0:0.9]"`. `context` is how many tokens they see at once.
+    `kind = "people"` makes documents about the people of the one file `train` (`text/people.py`), about so many
+    `people` (0 all), `variants` for each, drawn by `people_seed`.
 
     `max_tokens` is the longest text, or question with its piece of a context; 0 is what the model can read (384 for
     question answering). What is longer is refused, or cut off at the end with `truncate`; contexts of questions are
@@ -47,7 +49,7 @@ class Data:
     without an answer. `prompt` is what a decoder reads before it summarizes, with {text} for the document.
     """
 
-    kind: Literal["pairs", "dates"] = "pairs"
+    kind: Literal["pairs", "dates", "people"] = "pairs"
     train: str | list[str] = ""
     valid: str | list[str] = ""
     test: str | list[str] = ""
@@ -67,8 +69,13 @@ class Data:
     test_titles: list[str] = field(default_factory=list)
     negatives: float = 0.0
     prompt: str = ""
+    people: int = 0
+    variants: int = 24
+    people_seed: int = 1
 
     def __post_init__(self) -> None:
+        _at_least(0, "people", self.people)
+        _at_least(1, "variants", self.variants)
         _at_least(2, "context", self.context)
         _at_least(1, "stride", self.stride)
         _at_least(0, "max_tokens", self.max_tokens)
@@ -208,6 +215,18 @@ METRICS: dict[str, tuple[str, ...]] = {
     "summarization": ("loss", "rouge1", "rouge2", "rougeL"),
 }
 """What can choose the best checkpoint of each task. In classification "accuracy" is that of texts, else of tokens."""
+
+
+_KINDS: dict[str, tuple[str, ...]] = {
+    "dates": ("translation",),
+    "people": ("language-modeling", "masked-language-modeling"),
+}
+
+
+def check_kind(task: str, kind: str) -> None:
+    """`InputError` for a corpus that is made for other tasks."""
+    if task not in _KINDS.get(kind, (task,)):
+        raise InputError(f"'data.kind' = \"{kind}\" is for {' and '.join(_KINDS[kind])}, this recipe is for {task}.")
 
 
 def check_metric(task: str, metric: str) -> None:

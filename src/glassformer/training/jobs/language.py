@@ -20,6 +20,7 @@ from glassformer.text.batches import ExampleBatches
 from glassformer.text.corpora import resolve
 from glassformer.text.documents import parse_part, read_documents
 from glassformer.text.examples import Windows
+from glassformer.text.people import Person, people_documents, read_people
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
 from glassformer.training.gradients import Objective
@@ -42,11 +43,18 @@ PROMPT_TOKENS, SAMPLE_TOKENS = 16, 48
 
 def split_documents(data: Data, split: str, root: Root = None) -> list[str]:
     """The documents of a split, of all its files. See `Data` and `text.documents.read_documents`."""
+    if data.kind == "people":
+        return people_documents(people_of(data, root), split, data.variants, data.people_seed)
     found = []
     for given in data.paths(split):
         path, part = parse_part(given)
         found += read_documents(resolve(path, root), data.documents, data.column, part=part)
     return found
+
+
+def people_of(data: Data, root: Root = None) -> list[Person]:
+    """The people that a recipe with `kind = "people"` tells of: all splits are made of the one file `train`."""
+    return read_people(resolve(data.path("train"), root), data.people, data.people_seed)
 
 
 def prepare(given: Given) -> Prepared:
