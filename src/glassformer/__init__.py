@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from glassformer.interpret.facts import facts as facts
     from glassformer.interpret.generating import edited as edited
     from glassformer.interpret.lens import lens as lens
+    from glassformer.interpret.paths import path_patch as path_patch
     from glassformer.interpret.probes import probe as probe
     from glassformer.interpret.saving import load_edits as load_edits
     from glassformer.interpret.saving import save_edits as save_edits
@@ -124,6 +125,7 @@ _HOMES = {
     "load_edits": "interpret.saving",
     "objectives": "tasks.objectives",
     "patch": "interpret.edits",
+    "path_patch": "interpret.paths",
     "probe": "interpret.probes",
     "read_pairs": "text.corpora",
     "read_recipe": "training.recipes",

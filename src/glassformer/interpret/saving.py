@@ -17,12 +17,13 @@ from glassformer.errors import InputError
 from glassformer.interpret.edits import Ablate, Apply, Edit, Knockout, Patch, Steer
 from glassformer.interpret.expressions import parse
 from glassformer.interpret.inputs import network_of
+from glassformer.interpret.paths import PathPatch
 from glassformer.interpret.trace import Trace
 
 FORMAT = 1
 
 
-def save_edits(path: str | Path, edits: Sequence[Edit]) -> Path:
+def save_edits(path: str | Path, edits: Sequence[Edit | PathPatch]) -> Path:
     """Write the edits to `path`.json and, if they hold numbers, `path`.safetensors; the path of the first.
 
     An `Apply` is kept by its function's name, and so only where that can be imported again. References of an ablation
@@ -37,7 +38,7 @@ def save_edits(path: str | Path, edits: Sequence[Edit]) -> Path:
     return path.with_suffix(".json")
 
 
-def load_edits(path: str | Path, *, functions: bool = False) -> list[Edit]:
+def load_edits(path: str | Path, *, functions: bool = False) -> list[Edit | PathPatch]:
     """What `save_edits` wrote. Raises `InputError` for files that are missing, damaged or newer.
 
     An `Apply` names a function, and a stranger's file may name any: such a file is read only with `functions`.
@@ -62,7 +63,7 @@ def _stem(path: str | Path) -> Path:
     return path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
 
 
-def _record(number: int, edit: Edit, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _record(number: int, edit: Edit | PathPatch, tensors: dict[str, Tensor]) -> dict[str, Any]:
     if isinstance(edit, Knockout):
         return {"edit": "knockout", "attention": edit.attention, "dst": edit.dst, "src": edit.src}
     if isinstance(edit, Ablate):
@@ -73,17 +74,22 @@ def _record(number: int, edit: Edit, tensors: dict[str, Tensor]) -> dict[str, An
         return {"edit": "steer", "site": edit.site, "scale": edit.scale}
     if isinstance(edit, Apply):
         return {"edit": "apply", "site": edit.site, "function": _name(edit.function)}
+    site, record = (
+        (edit.sender, {"edit": "path", "sender": edit.sender, "receiver": edit.receiver})
+        if isinstance(edit, PathPatch)
+        else (edit.site, {"edit": "patch", "site": edit.site})
+    )
     source = edit.source
     if isinstance(source, Trace):
-        source = source.whole(parse(edit.site, network_of(source.model)))
+        source = source.whole(parse(site, network_of(source.model)))
     if isinstance(source, Tensor):
         tensors[f"{number}"] = source
-        return {"edit": "patch", "site": edit.site}
+        return record
     tensors.update({f"{number}/{name}": value for name, value in source.items()})
-    return {"edit": "patch", "site": edit.site, "sites": list(source)}
+    return {**record, "sites": list(source)}
 
 
-def _edit(number: int, record: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
+def _edit(number: int, record: dict[str, Any], tensors: dict[str, Tensor]) -> Edit | PathPatch:
     kind = record["edit"]
     if kind == "knockout":
         return Knockout(record["attention"], dst=record["dst"], src=record["src"])
@@ -93,6 +99,9 @@ def _edit(number: int, record: dict[str, Any], tensors: dict[str, Tensor]) -> Ed
         return Steer(record["site"], tensors[f"{number}"], record["scale"])
     if kind == "apply":
         return Apply(record["site"], _function(record["function"]))
+    if kind == "path":
+        values = {name: tensors[f"{number}/{name}"] for name in record["sites"]}
+        return PathPatch(record["sender"], record["receiver"], values)
     if kind != "patch":
         raise InputError(f"there is no edit '{kind}': the file is damaged or newer.")
     if "sites" not in record:

@@ -172,8 +172,8 @@ class _Work:
         else:
             assert self.expression.layers is not None
             block, begin = self.expression.layers[layer], int(position[0])
-            if self.expression.site == "residual_post":
-                logits = prefix.put(text, put, block + 1, begin)
+            if self.expression.site in ("residual_pre", "residual_post"):  # what a block reads, and nothing else
+                logits = prefix.put(text, put, block + (self.expression.site == "residual_post"), begin)
             else:
                 logits = prefix.run(text, Plan({name: Chain([put])}, {}, {}), block, begin)
         found = self.scores(logits, rows[text]).float().cpu()
