@@ -2,7 +2,8 @@
 
 `*` all positions, `end` the last one, `3`, `-1`, `0:5` by number, `"some words"` the tokens of these words (their last
 occurrence), `generated` what the model wrote itself, and names that the texts bring (`subject`, `prompt`): whole, or
-`subject.first`, `subject.last`, `subject[1]`, `subject[:-1]`. Several are joined by `+`: `subject + end`.
+`subject.first`, `subject.last`, `subject[1]`, `subject[:-1]` (and so of `generated`). Several are joined by `+`:
+`subject + end`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Range = tuple[int, int]
 
 _PART = re.compile(
     r'(?P<all>\*)|(?P<number>-?\d+)|(?P<range>-?\d*:-?\d*)|"(?P<words>[^"]+)"'
-    r"|(?P<name>[a-z_]+)(?:\.(?P<end>first|last)|\[(?P<index>-?\d+|-?\d*:-?\d*)\])?"
+    r"|(?P<name>[a-z_]\w*)(?P<part>\.(?P<end>first|last)|\[(?P<index>-?\d+|-?\d*:-?\d*)\])?"
 )
 
 
@@ -76,26 +77,30 @@ class Texts:
         for row, length in enumerate(self.lengths.tolist()):
             found = [place for match in matches if match for place in self._of_row(match, row, length, ends[row])]
             rows.append(sorted(set(found)))
-        beyond = any(match is not None and (match["all"] or match["name"] == "generated") for match in matches)
+        beyond = any(match is not None and match[0] in ("*", "generated") for match in matches)
         return _padded(rows, beyond, self.ids.device)
 
     def _of_row(self, match: re.Match[str], row: int, length: int, end: int) -> list[int]:
         everything, shown = list(range(length)), match[0]
         if match["all"]:
             return everything
-        if match["name"] == "generated":
+        if match[0] == "generated":
             return everything[end:]
         if match["name"] == "end":
+            if match["part"]:
+                raise InputError(f"'end' is one position; write it without '{match['part']}'.")
             return [end - 1]
         if match["number"] or match["range"]:
             found = _indexed(everything[:end], match["number"] or match["range"])
             return self._checked(found, row, f"{length} tokens, none of them is at {shown}")
-        first, stop = self._words(match["words"], row) if match["words"] else self._named(match["name"], row)
-        whole = everything[first:stop]
-        if match["end"]:
-            return [whole[0 if match["end"] == "first" else -1]]
-        found = whole if match["index"] is None else _indexed(whole, match["index"])
-        if match["index"] and ":" in match["index"]:
+        if match["name"] == "generated":
+            whole = everything[end:]
+        else:
+            first, stop = self._words(match["words"], row) if match["words"] else self._named(match["name"], row)
+            whole = everything[first:stop]
+        index = {"first": "0", "last": "-1"}.get(match["end"], match["index"])
+        found = whole if index is None else _indexed(whole, index)
+        if whole and index and ":" in index:
             return found  # a name of one token has nothing before its last: an empty span is no error
         return self._checked(found, row, f"{len(whole)} tokens in '{match['name']}', none of them is {shown}")
 

@@ -131,6 +131,9 @@ def trace(
     parsed = {expression: parse(expression, network) for expression in expressions}
     if not parsed:
         raise InputError("say what to keep, for example 'residual_post[*] @ end'.")
+    for setting, value, least in (("batch_size", batch_size, 1), ("generate", generate, 0)):
+        if value < least:
+            raise InputError(f"'{setting}' must be at least {least}, got {value}.")
     inputs = prepare(model, given, target, spans)
     if generate:
         inputs = _generated(model, inputs, edits, generate)
@@ -216,11 +219,15 @@ def _rows(at: Places, of: Places | None, rows: slice, value: Tensor, keep: Keep)
 
 def _places(inputs: Inputs, expression: Expression) -> Pair:
     at = inputs.places(expression.at, expression.side)
+    if at.beyond and inputs.text.written is None and "generated" in expression.at:
+        raise InputError(f"'{expression.text}': nothing was written; let the model go on first, with 'generate'.")
     return at, None if expression.of is None else inputs.places(expression.of, expression.key_side)
 
 
 def _single(span: str) -> bool:
     """Whether a span is one position in every text, by its form."""
+    if '"' in span or "+" in span:
+        return False
     word = span.rpartition("]")[0].rpartition("[")[2] if span.endswith("]") else span
     try:
         int(word)
