@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glassformer.errors import InputError as InputError
     from glassformer.generation.sampling import Sampling as Sampling
+    from glassformer.interpret.attribution import Attribution as Attribution
     from glassformer.interpret.attribution import attribute as attribute
     from glassformer.interpret.edits import ablate as ablate
     from glassformer.interpret.edits import apply as apply
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from glassformer.interpret.facts import Facts as Facts
     from glassformer.interpret.facts import facts as facts
     from glassformer.interpret.generating import edited as edited
+    from glassformer.interpret.heads import attention_statistics as attention_statistics
+    from glassformer.interpret.heads import head_tags as head_tags
+    from glassformer.interpret.lens import Lens as Lens
     from glassformer.interpret.lens import lens as lens
     from glassformer.interpret.paths import path_patch as path_patch
     from glassformer.interpret.probes import probe as probe
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from glassformer.interpret.sweep import sweep as sweep
     from glassformer.interpret.trace import Trace as Trace
     from glassformer.interpret.trace import trace as trace
+    from glassformer.interpret.tuned_lens import TunedLens as TunedLens
     from glassformer.interpret.tuned_lens import tuned_lens as tuned_lens
     from glassformer.models.config import Classification as Classification
     from glassformer.models.config import Config as Config
@@ -77,6 +82,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Attribution": "interpret.attribution",
     "Classification": "models.config",
     "Config": "models.config",
     "Conversation": "tasks.chat",
@@ -91,6 +97,7 @@ _HOMES = {
     "Generation": "tasks.generate",
     "InputError": "errors",
     "Learned": "models.config",
+    "Lens": "interpret.lens",
     "MaskedLM": "models.config",
     "Model": "tasks.model",
     "PairBatches": "text.pairs",
@@ -111,14 +118,17 @@ _HOMES = {
     "TextPipeline": "text.pipeline",
     "Tokenizer": "text.tokenizer",
     "Trace": "interpret.trace",
+    "TunedLens": "interpret.tuned_lens",
     "ablate": "interpret.edits",
     "apply": "interpret.edits",
+    "attention_statistics": "interpret.heads",
     "attribute": "interpret.attribution",
     "average": "training.averaging",
     "edited": "interpret.generating",
     "effect": "interpret.effects",
     "evaluate": "tasks.evaluation",
     "facts": "interpret.facts",
+    "head_tags": "interpret.heads",
     "knockout": "interpret.edits",
     "lens": "interpret.lens",
     "load": "tasks.model",
