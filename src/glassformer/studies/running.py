@@ -25,18 +25,19 @@ class Done:
     missing: str = ""
 
 
-def run_parts(parts: Sequence[Part], setting: Setting, out: Path) -> list[Done]:
+def run_parts(parts: Sequence[Part], setting: Setting, out: Path, first: int = 1) -> list[Done]:
     """Run the parts in their order; each result is kept in `out`/parts as soon as it is there.
 
-    A result of the same part, scale, threads and runs is taken from there. Random numbers and the number of threads are
-    those that the caller has again afterwards.
+    A result of the same part, scale, threads, runs and all else that was given is taken from there. `first` is the
+    number of the first part. Random numbers and the number of threads are those that the caller has again afterwards.
     """
     (out / "parts").mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(setting.threads)
     try:
         return [
-            _run(part, setting, out / "parts" / f"{part.name}.json", number) for number, part in enumerate(parts, 1)
+            _run(part, setting, out / "parts" / f"{part.name}.json", number)
+            for number, part in enumerate(parts, first)
         ]
     finally:
         torch.set_num_threads(threads)
@@ -72,4 +73,5 @@ def _key(part: Part, setting: Setting) -> dict[str, Any]:
         "scale": setting.scale,
         "threads": setting.threads,
         "runs": sorted(str(run) for run in setting.runs),
+        **({"given": dict(setting.given)} if setting.given else {}),
     }

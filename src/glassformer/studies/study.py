@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,7 +22,7 @@ class Setting:
     """How large a study is, and on what. `toy` is for tests (seconds), `quick` for minutes, `full` for an hour.
 
     `runs` are folders of finished trainings, `data_root` is where data files lie; `train` says that missing runs may be
-    trained. `say` shows progress.
+    trained. `say` shows progress. `given` is what else the study was asked to measure, as plain values.
     """
 
     scale: Scale = "quick"
@@ -31,6 +31,7 @@ class Setting:
     data_root: Path | None = None
     train: bool = False
     say: Callable[[str], None] = lambda line: None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def pick(self, toy: T, quick: T, full: T) -> T:
         """The value of this scale."""

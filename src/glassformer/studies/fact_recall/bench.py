@@ -1,0 +1,249 @@
+"""The bench of a study: texts of facts, read once, and run on from the layer and the position of an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from glassformer.errors import InputError
+from glassformer.interpret.acting import Chain, Keep
+from glassformer.interpret.edits import Edit, Patch
+from glassformer.interpret.expressions import parse
+from glassformer.interpret.facts import Facts
+from glassformer.interpret.gate import answer_ids
+from glassformer.interpret.inputs import Inputs, prepare
+from glassformer.interpret.prefix import Prefix
+from glassformer.interpret.references import aligned, mean_of
+from glassformer.interpret.running import Acting, Plan
+from glassformer.interpret.spans import Places
+from glassformer.interpret.trace import Trace, trace
+from glassformer.tasks.model import Model
+
+BATCH = 16
+"""Texts that are run together. All begin where the first of them is edited, so that small batches save more."""
+
+ELSEWHERE = "elsewhere"
+"""The span of a control's positions."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Neighbouring layers, `first` to the one before `stop`."""
+
+    first: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"{self.first}:{self.stop}"
+
+    @property
+    def name(self) -> str:
+        """How people read it: "layers 0 to 2"."""
+        return f"layer {self.first}" if self.stop == self.first + 1 else f"layers {self.first} to {self.stop - 1}"
+
+
+def windows(depth: int, count: int) -> list[Layers]:
+    """All layers in `count` neighbouring windows of as equal width as can be, or in one for each layer."""
+    count = min(count, depth)
+    ends = [round(depth * number / count) for number in range(count + 1)]
+    return [Layers(first, stop) for first, stop in zip(ends, ends[1:], strict=False)]
+
+
+def thirds(depth: int) -> tuple[Layers, Layers]:
+    """The first and the second third of the layers, of equal width. `InputError` for a network of one layer."""
+    if depth < 2:
+        raise InputError("a network of one layer has no early and late layers")
+    width = max(1, round(depth / 3))
+    return Layers(0, width), Layers(width, 2 * width)
+
+
+def halves(depth: int) -> tuple[Layers, Layers]:
+    """The first and the second half of the layers, of equal width (a middle layer belongs to none)."""
+    if depth < 2:
+        raise InputError("a network of one layer has no halves")
+    return Layers(0, depth // 2), Layers(depth - depth // 2, depth)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Facts of one relation with a decoder. Facts are compared with `partners`: others, with another answer.
+
+    All results have a row for each fact. `inputs` may be other texts of the same subjects (bare names).
+    """
+
+    model: Model
+    facts: Facts
+    inputs: Inputs
+    seed: int = 0
+
+    @classmethod
+    def of(cls, model: Model, facts: Facts, seed: int = 0) -> Bench:
+        """The facts with their prompts."""
+        return cls(model, facts, with_elsewhere(prepare(model, facts), "subject", seed), seed)
+
+    def rows(self, chosen: Sequence[int]) -> Bench:
+        """A part of the facts, which are then partners among themselves."""
+        return Bench.of(self.model, self.facts.take(chosen), self.seed)
+
+    @property
+    def network(self) -> Any:
+        """The decoder."""
+        return self.model.network
+
+    @property
+    def depth(self) -> int:
+        """How many layers it has."""
+        return int(self.network.config.n_decoder_layers)
+
+    @property
+    def classes(self) -> list[str]:
+        """The right answer of each fact."""
+        return self.facts.labels
+
+    @cached_property
+    def partners(self) -> Int[Tensor, n]:
+        """For each fact the row of another with another answer, and as many tokens in its subject where that can be."""
+        row_of = {fact: row for row, fact in enumerate(self.facts)}
+        swapped = self.facts.swapped(self.seed, tokenizer=self.model.tokenizer)
+        return torch.tensor([row_of[fact] for fact in swapped])
+
+    @cached_property
+    def answers(self) -> Int[Tensor, n]:
+        """The token that each right answer begins with."""
+        return torch.tensor(answer_ids(self.model, self.facts), device=self.model.device)
+
+    @cached_property
+    def batches(self) -> list[tuple[Int[Tensor, b], Prefix]]:
+        """The texts in batches of like places of the subject's end, with what was seen of each before any edit."""
+        order = self.inputs.places("subject.last", "text").index[:, 0].argsort(stable=True)
+        parts = order.split(BATCH)
+        return [(rows, Prefix.of(self.network, self.inputs, rows)) for rows in parts]
+
+    @cached_property
+    def baseline(self) -> Float[Tensor, n]:
+        """The logit difference without any edit."""
+        return self._gathered([self._difference(prefix.logits, rows) for rows, prefix in self.batches])
+
+    @cached_property
+    def right(self) -> Tensor:
+        """Whether the likeliest token is the answer's, without any edit."""
+        return self._gathered([prefix.logits.argmax(-1) == self.answers[rows] for rows, prefix in self.batches])
+
+    def stream(self, after: int, at: str) -> Float[Tensor, "n D"]:
+        """The stream after so many layers (0: the embedding) at the one position `at`, without any edit."""
+        places = self.inputs.places(at, "text").index[:, 0]
+        found = [prefix.reads[after][torch.arange(len(rows)), places[rows]] for rows, prefix in self.batches]
+        return self._gathered(found)
+
+    def difference(self, edits: Sequence[Edit | Acting], layers: Layers, at: str) -> Float[Tensor, n]:
+        """logit(answer) − logit(partner's answer) at the end, with edits in these layers and later, at `at` and later
+        (what is before that is not run again)."""
+        return self._gathered(self._run(edits, layers.first, at, self._difference))
+
+    def states(self, edits: Sequence[Edit | Acting], layers: Layers, at: str, after: int) -> Float[Tensor, "n D"]:
+        """The stream after `after` layers at the one position `at`, with edits."""
+        name = f"residual_post[{after - 1}]"
+        places, found = self.inputs.places(at, "text").index[:, 0], []
+        acting = self._ready(edits)
+        for rows, prefix in self.batches:
+            keep = Keep("stream", None, False)
+            plan = self._plan(acting, rows, {name: keep})
+            begin = int(places[rows].min())
+            with torch.no_grad():
+                prefix.run(torch.arange(len(rows)), plan, layers.first, begin)
+            found.append(keep.values[0][torch.arange(len(rows)), places[rows] - begin])
+        return self._gathered(found)
+
+    def trace(self, *expressions: str, grad: bool = False) -> Trace:
+        """What passes without edits; with `grad` the gradients of the logit difference beside it."""
+        metric = self._difference if grad else None
+        kept: Trace = trace(self.model, self.inputs, *expressions, grad=metric, batch_size=BATCH)
+        return kept
+
+    def values(self, kept: Trace, expression: str, to: str = "resample") -> dict[str, Tensor]:
+        """What an ablation puts there, by site: the partner's values (aligned from the span's end), the mean of all, or
+        zeros."""
+        parsed = parse(expression, self.network)
+        here = self.inputs.places(parsed.at, parsed.side), None
+        found = {}
+        for name, value in kept.whole(parsed).items():
+            if to == "resample":
+                found[name] = aligned(value, here, here, self.partners, parsed.kind)
+            else:
+                found[name] = mean_of(value, here, here, parsed.kind) if to == "mean" else torch.zeros_like(value)
+        return found
+
+    def put(self, expression: str, values: Mapping[str, Tensor]) -> Patch:
+        """The edit that puts values at sites."""
+        return Patch(expression, values)
+
+    def _run(
+        self, edits: Sequence[Edit | Acting], layer: int, at: str, scores: Callable[[Tensor, Tensor], Tensor]
+    ) -> list[Tensor]:
+        places: Places = self.inputs.places(at, "text")
+        acting, found = self._ready(edits), []
+        for rows, prefix in self.batches:
+            real = places.real[rows]
+            begin = int(places.index[rows][real].min()) if bool(real.any()) else int(self.inputs.ends[rows].min())
+            with torch.no_grad():
+                logits = prefix.run(torch.arange(len(rows)), self._plan(acting, rows, {}), layer, begin)
+            found.append(scores(logits, rows))
+        return found
+
+    def _ready(self, edits: Sequence[Any]) -> list[Acting]:
+        return [edit.ready(self.model, self.inputs) if hasattr(edit, "ready") else edit for edit in edits]
+
+    def _plan(self, acting: Sequence[Acting], rows: Tensor, keeps: Mapping[str, Keep]) -> Plan:
+        plan = Plan.of(acting, self.inputs, rows)
+        taps = dict(plan.taps)
+        for name, keep in keeps.items():
+            before = taps[name].functions if name in taps else []
+            taps[name] = Chain([*before, keep])
+        return replace(plan, taps=taps)
+
+    def _difference(self, logits: Tensor, rows: Any) -> Tensor:
+        own, other = self.answers[rows], self.answers[self.partners[rows]]
+        return logits.gather(1, own[:, None])[:, 0] - logits.gather(1, other[:, None])[:, 0]
+
+    def _gathered(self, parts: Sequence[Tensor]) -> Tensor:
+        """Rows in the order of the facts again."""
+        order = torch.cat([rows for rows, _ in self.batches])
+        joined = torch.cat(list(parts))
+        found = torch.empty_like(joined)
+        found[order] = joined
+        return found
+
+
+def with_elsewhere(inputs: Inputs, span: str, seed: int, only_before: bool = False) -> Inputs:
+    """The texts with a span `elsewhere`: for each as many neighbouring positions as `span` has, outside of it and
+    before the end (`only_before`: before the span), by the seed. Where there is no room it is empty: `elsewhere[:]`."""
+    places = inputs.places(span, "text")
+    draw = torch.Generator().manual_seed(seed)
+    ranges = []
+    for row, (index, real) in enumerate(zip(places.index, places.real, strict=True)):
+        own = set(index[real].tolist())
+        count, end = len(own), int(inputs.ends[row])
+        stop = min(own, default=0) if only_before else end
+        room = [first for first in range(stop - count + 1) if own.isdisjoint(range(first, first + count))]
+        first = room[int(torch.randint(len(room), (1,), generator=draw))] if room else 0
+        ranges.append((first, first + count if room else first))
+    text = inputs.text
+    return replace(inputs, text=replace(text, spans={**text.spans, ELSEWHERE: ranges}))
+
+
+def halved(labels: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
+    """Two halves of the rows with like counts of each label, in the order of the rows."""
+    draw = torch.Generator().manual_seed(seed)
+    first: list[int] = []
+    for number, label in enumerate(sorted(set(labels))):
+        rows = [row for row, own in enumerate(labels) if own == label]
+        order = torch.randperm(len(rows), generator=draw).tolist()
+        first += [rows[place] for place in order[: (len(rows) + number % 2) // 2]]
+    chosen = set(first)
+    return sorted(first), [row for row in range(len(labels)) if row not in chosen]
