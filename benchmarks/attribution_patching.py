@@ -3,7 +3,7 @@
     python benchmarks/attribution_patching.py [--facts 24] [--data-root DATA] [--json]
 
 SmolLM2-135M-Instruct (4-bit weights, run in fp32), facts of product → company that it knows, each patched from a fact
-of another answer with as many tokens; logit difference of the two answers; the last 12 tokens of the prompt, every layer.
+of another answer with as many tokens; logit difference of the two answers; its last 12 tokens, every layer.
 Spearman's rank correlation is over the places whose exact effect is more than 1 % of the largest: of the mean over the
 facts (the map that one looks at), and of every fact's own places together.
 """
