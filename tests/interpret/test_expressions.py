@@ -33,7 +33,7 @@ def translator() -> Any:
         ("residual_pre[:]", [f"residual_pre[{i}]" for i in range(3)], None, "stream", "*", None),
         ("residual_pre[*] @ *", [f"residual_pre[{i}]" for i in range(3)], None, "stream", "*", None),
         ("norm_1.scale[1:] @ 0:2", ["norm_1.scale[1]", "norm_1.scale[2]"], None, "stream", "0:2", None),
-        ("feed_forward.hidden[2,0] @ -1", ["feed_forward.hidden[2]", "feed_forward.hidden[0]"], None, "stream", "-1", None),
+        ("feed_forward.pre[2,0] @ -1", ["feed_forward.pre[2]", "feed_forward.pre[0]"], None, "stream", "-1", None),
         ("self_attention.mixed[0].head[1:3] @ *", ["self_attention.mixed[0]"], (1, 2), "heads", "*", None),
         ("self_attention.key[0].head[*]", ["self_attention.key[0]"], (0, 1), "heads", "*", None),
         ("self_attention.pattern[0] @ end<-subject", ["self_attention.pattern[0]"], None, "pattern", "end", "subject"),

@@ -276,10 +276,8 @@ def test_a_site_that_nothing_passes_is_an_error() -> None:
 def test_what_was_written_is_traced_as_one_forward_pass() -> None:
     model, prompts = writer(), ["a man in", "the bike on the road"]
     written = [model.generate(prompt, max_new_tokens=4, ignore_eos=True).ids for prompt in prompts]
-    trace = gf.trace(
-        model, prompts, "residual_post[*] @ *", "logits @ generated", "logits @ end", "residual_post[1] @ generated.last",
-        generate=4,
-    )  # fmt: skip
+    asked = ["residual_post[*] @ *", "logits @ generated", "logits @ end", "residual_post[1] @ generated.last"]
+    trace = gf.trace(model, prompts, *asked, generate=4)
     rows = [[*prepare(model, prompt).text.ids[0].tolist(), *ids] for prompt, ids in zip(prompts, written, strict=True)]
     expected, logits = recorded(model.network, (padded(rows),))
     lengths = torch.tensor([len(row) for row in rows])
@@ -368,10 +366,8 @@ def test_quantised_networks_are_traced_as_they_run(kind: str) -> None:
 def test_texts_of_a_translator() -> None:
     model = model_of(Tokenizer.train([TEXT], "word", min_frequency=1), TextPipeline())
     sources, targets = ["a man rides the bike", "two women eat"], ["dog runs", "a bike on road"]
-    trace = gf.trace(
-        model, sources, 'encoder.residual_post[0] @ end', "decoder.cross_attention.pattern[1] @ end<-end", "logits @ end",
-        target=targets,
-    )  # fmt: skip
+    asked = ["encoder.residual_post[0] @ end", "decoder.cross_attention.pattern[1] @ end<-end", "logits @ end"]
+    trace = gf.trace(model, sources, *asked, target=targets)
     logits = model(sources, targets).logits
     assert torch.equal(trace["logits @ end"], logits[torch.arange(2), torch.tensor([2, 4])].detach())
     assert trace["decoder.cross_attention.pattern[1] @ end<-end"].shape == (2, 2)

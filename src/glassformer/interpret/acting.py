@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from glassformer.errors import InputError
 from glassformer.interpret.expressions import Kind
 from glassformer.interpret.inputs import Rows
 from glassformer.interpret.spans import Places
@@ -22,11 +23,16 @@ AXIS: dict[Kind, int] = {"stream": 1, "heads": 2, "pattern": 2, "rows": 0}
 
 
 class Window:
-    """Where a tap is in the texts: slots of the positions that it sees this time."""
+    """Where a tap is in the texts: slots of the positions that it sees this time.
 
-    def __init__(self, places: Places, rows: Rows, length: int) -> None:
+    What is written after the texts has slot 0 where the span goes on beyond them. An edit that has a value for each
+    slot has none for it, and is not `lasting`.
+    """
+
+    def __init__(self, places: Places, rows: Rows, length: int, lasting: bool = True) -> None:
         self.slots = places.slots(length)[rows]
-        self.later = -1 if not places.beyond else 0  # the slot of what is written after the texts
+        self.later = -1 if not places.beyond else 0
+        self.lasting = lasting or not places.beyond
         self.seen = 0
 
     def next(self, count: int) -> Int[Tensor, "b t"]:
@@ -39,6 +45,11 @@ class Window:
         missing = count - self.slots.shape[1]
         if missing <= 0:
             return self.slots[:, :count]
+        if not self.lasting:
+            raise InputError(
+                "the edit has a value for each position of the text, and none for what is written after it: "
+                "name 'prompt' instead of '*'."
+            )
         return torch.cat((self.slots, self.slots.new_full((len(self.slots), missing), self.later)), 1)
 
 

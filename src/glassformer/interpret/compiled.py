@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.interpret.acting import Chain, Cuts, Keep, Put
-from glassformer.interpret.running import Plan
+from glassformer.interpret.running import Plan, last_states
 from glassformer.layers.sites import edges, sites
 
 KEPT = 16
@@ -63,8 +63,7 @@ def _compiled(network: nn.Module, plan: Plan, grad: bool) -> Compiled:
 
 def _compile(copy: Any, logits: bool) -> Compiled:
     def function(*arguments: Tensor) -> Tensor:
-        result: Tensor = copy(*arguments).logits if logits else copy.hidden(*arguments)
-        return result
+        return last_states(copy, arguments, logits)
 
     options: dict[str, Any] = {"fullgraph": True, "isolate_recompiles": True}
     return Compiled(copy, torch.compile(function, **options))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import InputError, did_you_mean
-from glassformer.interpret.acting import Cut, Put, Window, chosen_heads, payload
+from glassformer.interpret.acting import AXIS, Cut, Put, Window, chosen_heads, payload
 from glassformer.interpret.expressions import Expression, parse, parse_attention
 from glassformer.interpret.inputs import Inputs, Rows, network_of
 from glassformer.interpret.references import aligned, mean_of, others
@@ -28,11 +28,13 @@ To = Literal["zero", "mean", "resample"]
 
 @dataclass(frozen=True)
 class _Puts:
-    """Ready: at some sites a function of the value. `new` makes it for a site and some rows."""
+    """Ready: at some sites a function of the value. `new` makes it for a site and some rows; it is `lasting` if it
+    knows what to put at positions that are written later, too."""
 
     inputs: Inputs
     expression: Expression
     new: Callable[[str, Rows, Window | None], Callable[[Tensor, Tensor], Tensor]]
+    lasting: bool = True
 
     def taps(self, rows: Rows) -> Mapping[str, Put]:
         return {name: self._put(name, rows) for name in self.expression.names}
@@ -42,7 +44,7 @@ class _Puts:
 
     def _put(self, name: str, rows: Rows) -> Put:
         expression = self.expression
-        at = _window(self.inputs, expression.at, expression.side, rows)
+        at = _window(self.inputs, expression.at, expression.side, rows, self.lasting)
         of = None if expression.of is None else _window(self.inputs, expression.of, expression.key_side, rows)
         return Put(expression.kind, self.new(name, rows, of), at, of, expression.heads)
 
@@ -83,14 +85,17 @@ class Patch:
         values = self.values(expression)
         if isinstance(self.source, Trace):
             _check_counts(self.source.inputs, inputs, expression)
-        elif isinstance(self.source, Tensor):
-            _check_rows(next(iter(values.values())), inputs, self.site)
+        else:
+            _check_shape(next(iter(values.values())), inputs, expression)
 
         def new(name: str, rows: Rows, of: Window | None) -> Callable[[Tensor, Tensor], Tensor]:
             value = values[name]
             return _put_payload(value if len(value) == 1 else value[rows], expression, of)
 
-        return _Puts(inputs, expression, new)
+        same = isinstance(self.source, Tensor) and all(
+            value.shape[AXIS[expression.kind]] == 1 for value in values.values()
+        )
+        return _Puts(inputs, expression, new, lasting=same)
 
     def values(self, expression: Expression) -> dict[str, Tensor]:
         """For each site what is put there, with all axes."""
@@ -128,7 +133,7 @@ class Ablate:
         def new(name: str, rows: Rows, of: Window | None) -> Callable[[Tensor, Tensor], Tensor]:
             return _put_payload(ready[name][rows], expression, of)
 
-        return _Puts(inputs, expression, new)
+        return _Puts(inputs, expression, new, lasting=False)
 
     def _source(self, model: Any, inputs: Inputs) -> Trace:
         """The texts that the mean is of, or that are drawn from; of an encoder-decoder, sources and targets."""
@@ -155,7 +160,12 @@ class Steer:
     def ready(self, model: Any, inputs: Inputs) -> _Puts:
         expression = parse(self.site, network_of(model))
         vector = self.vector.to(inputs.text.ids.device) * self.scale
-        return _Puts(inputs, expression, lambda name, rows, of: lambda value, slots: value + vector.to(value.dtype))
+
+        def steered(value: Tensor, slots: Tensor) -> Tensor:
+            _check_width(vector, value, self.site)
+            return value + vector.to(value.dtype)
+
+        return _Puts(inputs, expression, lambda name, rows, of: steered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +212,8 @@ def patch(site: str, source: Trace | Tensor) -> Patch:
     """At `site` put what passes there in another run, or given values.
 
     `source` is a `Trace` of as many texts that kept this site, text i for text i; their spans must have equally many
-    positions (`InputError` names the text where not). Or a tensor: [D] for all, or [n, k, D] with all axes.
+    positions (`InputError` names the text where not). Or a tensor: [D] for all, [n, D] or [n, H, d] for one position
+    each, or [n, k, D] and [n, H, k, d] with all axes.
     """
     if not isinstance(source, Trace | Tensor):
         raise InputError(f"'source' must be a trace or a tensor, got {type(source).__name__}.")
@@ -231,6 +242,8 @@ def steer(site: str, vector: Tensor, scale: float = 1.0) -> Steer:
     """Add `scale` · `vector` [D] at `site` (Turner et al. 2023)."""
     if not isinstance(vector, Tensor):
         raise InputError(f"'vector' must be a tensor, got {type(vector).__name__}.")
+    if vector.ndim != 1:
+        raise InputError(f"'vector' must have one axis, of the site's numbers, got {tuple(vector.shape)}.")
     return Steer(site, vector, scale)
 
 
@@ -241,10 +254,10 @@ def apply(site: str, function: Callable[[Tensor], Tensor]) -> Apply:
     return Apply(site, function)
 
 
-def _window(inputs: Inputs, span: str, side: Any, rows: Rows) -> Window:
+def _window(inputs: Inputs, span: str, side: Any, rows: Rows, lasting: bool = True) -> Window:
     texts = inputs.source if side == "source" else inputs.text
     length = 0 if texts is None else texts.ids.shape[1]
-    return Window(inputs.places(span, side), rows, length)
+    return Window(inputs.places(span, side), rows, length, lasting)
 
 
 def _places(inputs: Inputs, expression: Expression) -> tuple[Places, Places | None]:
@@ -256,9 +269,13 @@ def _put_payload(values: Tensor, expression: Expression, of: Window | None) -> C
     """`payload`, laid out over all heads as soon as it is seen how many there are."""
 
     def new(value: Tensor, slots: Tensor) -> Tensor:
-        whole = values if expression.kind in ("stream", "rows") else chosen_heads(
-            values, expression.heads, value.shape[1]
-        )  # fmt: skip
+        if expression.kind != "pattern":
+            _check_width(values, value, expression.text)
+        whole = values
+        if expression.kind in ("heads", "pattern"):
+            whole = chosen_heads(values, expression.heads, value.shape[1])
+            if whole.shape[1] not in (1, value.shape[1]):
+                raise InputError(f"'{expression.text}': there are {value.shape[1]} heads, got {whole.shape[1]}.")
         return payload(whole.to(value.dtype), expression.kind, of)(value, slots)
 
     return new
@@ -267,18 +284,33 @@ def _put_payload(values: Tensor, expression: Expression, of: Window | None) -> C
 def _full(value: Tensor, expression: Expression) -> Tensor:
     """A given tensor with all axes: [D] → [1, 1, D], [n, D] → [n, 1, D]; for heads [d] → [1, 1, 1, d] and so on."""
     axes = {"stream": 3, "heads": 4, "pattern": 4, "rows": 2}[expression.kind]
-    if value.ndim > axes:
+    if value.ndim not in (1, axes - 1, axes):
         raise InputError(f"'{expression.text}': values there have {axes} axes, got {tuple(value.shape)}.")
-    if value.ndim == axes - 1 and axes > 2 and value.ndim > 1:
+    if value.ndim == axes - 1 and axes > 2:
         return value.unsqueeze(2 if axes == 4 else 1)
     while value.ndim < axes:
         value = value[None]
     return value
 
 
-def _check_rows(value: Tensor, inputs: Inputs, site: str) -> None:
-    if len(value) not in (1, len(inputs)):
-        raise InputError(f"'{site}': there are {len(inputs)} texts and values for {len(value)}.")
+def _check_shape(value: Tensor, inputs: Inputs, expression: Expression) -> None:
+    """Given values must be for all the texts, heads and positions alike, or for each of them."""
+    at, of = _places(inputs, expression)
+    wanted = {"texts": (0, len(inputs))}
+    if expression.kind != "rows":
+        wanted["positions"] = (AXIS[expression.kind], at.index.shape[1])
+    if of is not None:
+        wanted["keys"] = (3, of.index.shape[1])
+    if expression.heads is not None:
+        wanted["heads"] = (1, len(expression.heads))
+    for what, (axis, count) in wanted.items():
+        if value.shape[axis] not in (1, count):
+            raise InputError(f"'{expression.text}': there are {count} {what} and values for {value.shape[axis]}.")
+
+
+def _check_width(values: Tensor, value: Tensor, site: str) -> None:
+    if values.shape[-1] != value.shape[-1]:
+        raise InputError(f"'{site}': there are {value.shape[-1]} numbers at a position, got {values.shape[-1]}.")
 
 
 def _check_counts(there: Inputs, here: Inputs, expression: Expression) -> None:

@@ -107,7 +107,11 @@ def repeated(inputs: Inputs, rows: Tensor) -> Inputs:
 def _items(given: Any) -> list[Any]:
     if isinstance(given, Tensor):
         items = list(given[None] if given.ndim == 1 else given)
-    elif hasattr(given, "prompt") or (isinstance(given, Sequence) and len(given) and is_one(given)):
+    elif (
+        isinstance(given, str)
+        or hasattr(given, "prompt")
+        or (isinstance(given, Sequence) and len(given) and is_one(given))
+    ):
         items = [given]
     elif isinstance(given, Sequence):
         items = list(given)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
-from glassformer.interpret.acting import Chain, Cut, Cuts, Keep
+from glassformer.interpret.acting import Chain, Cut, Cuts, Keep, Put
 from glassformer.interpret.inputs import Inputs, Rows, network_of, prepare
 from glassformer.layers.sites import planned
 from glassformer.models.config import Classification, Sentence
@@ -62,6 +62,16 @@ class Plan:
         chains = {name: Chain(functions) for name, functions in taps.items()}
         return cls(chains, {name: Cuts(functions) for name, functions in cuts.items()}, keeps or {})
 
+    def rewind(self) -> None:
+        """Count positions from 0 again: the texts are read once more."""
+        for each in (*self.puts, *(cut for cuts in self.cuts.values() for cut in cuts.functions)):
+            each.at.seen = 0
+
+    @property
+    def puts(self) -> list[Put]:
+        """What puts values in place of others."""
+        return [each for chain in self.taps.values() for each in chain.functions if isinstance(each, Put)]
+
     @property
     def reaches_head(self) -> bool:
         """Whether anything is planned behind the last states."""
@@ -84,13 +94,10 @@ def run(
     grad = any(keep.grad for keep in plan.keeps.values())
     arguments = inputs.arguments(rows)
     with torch.set_grad_enabled(grad):
-        if compiled:
-            result = _compiled(network, plan, arguments)
-        else:
-            copy = plan.on(network)
-            result = _run(copy, arguments, plan)
-            if ends and not _whole_text(network):
-                result = _at_ends(copy, result, inputs.ends[rows], plan.reaches_head)
+        copy = network if compiled else plan.on(network)  # a compiled plan has a copy of its own
+        result = _compiled(network, plan, arguments) if compiled else last_states(copy, arguments, plan.reaches_head)
+        if ends and not _whole_text(network):
+            result = _at_ends(copy, result, inputs.ends[rows], plan.reaches_head)
     for (_, name), keep in plan.keeps.items():
         if not keep.values:
             raise InputError(f"nothing passed the site '{name}' in this run: the model does not compute it here.")
@@ -107,10 +114,11 @@ def run_edited(model: Any, text: Any, target: Any, edits: Sequence[Editing]) -> 
     return Plan.of(acting, inputs, rows).on(network_of(model))(*inputs.arguments(rows))
 
 
-def _run(copy: Any, arguments: tuple[Tensor, ...], plan: Plan) -> Tensor:
-    if plan.reaches_head or _whole_text(copy):
-        return copy(*arguments).logits
-    hidden: Tensor = copy.hidden(*arguments)
+def last_states(network: Any, arguments: tuple[Tensor, ...], logits: bool) -> Tensor:
+    """The last states, or the logits where they are wanted or are of the whole text."""
+    if logits or _whole_text(network):
+        return network(*arguments).logits
+    hidden: Tensor = network.hidden(*arguments)
     return hidden
 
 

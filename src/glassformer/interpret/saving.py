@@ -14,8 +14,9 @@ from torch import Tensor
 
 from glassformer.checkpoints.files import read_json, write_bytes, write_json
 from glassformer.errors import InputError
-from glassformer.interpret.edits import Ablate, Apply, Edit, Knockout, Patch, Steer
+from glassformer.interpret.edits import Ablate, Apply, Edit, Knockout, Patch, Steer, ablate, apply, knockout, steer
 from glassformer.interpret.expressions import parse
+from glassformer.interpret.facts import Fact, Facts
 from glassformer.interpret.inputs import network_of
 from glassformer.interpret.paths import PathPatch
 from glassformer.interpret.trace import Trace
@@ -27,15 +28,15 @@ def save_edits(path: str | Path, edits: Sequence[Edit | PathPatch]) -> Path:
     """Write the edits to `path`.json and, if they hold numbers, `path`.safetensors; the path of the first.
 
     An `Apply` is kept by its function's name, and so only where that can be imported again. References of an ablation
-    are kept as texts. Raises `InputError` for what cannot be kept.
+    are kept as texts, ids or facts. Raises `InputError` for what cannot be kept.
     """
-    path = _stem(path)
+    path, numbers = _files(path)
     tensors: dict[str, Tensor] = {}
     records = [_record(number, edit, tensors) for number, edit in enumerate(edits)]
     if tensors:
-        write_bytes(path.with_suffix(".safetensors"), save({k: v.contiguous().cpu() for k, v in tensors.items()}))
-    write_json(path.with_suffix(".json"), {"format": FORMAT, "edits": records})
-    return path.with_suffix(".json")
+        write_bytes(numbers, save({name: value.detach().cpu().clone() for name, value in tensors.items()}))
+    write_json(path, {"format": FORMAT, "edits": records})
+    return path
 
 
 def load_edits(path: str | Path, *, functions: bool = False) -> list[Edit | PathPatch]:
@@ -43,31 +44,35 @@ def load_edits(path: str | Path, *, functions: bool = False) -> list[Edit | Path
 
     An `Apply` names a function, and a stranger's file may name any: such a file is read only with `functions`.
     """
-    path = _stem(path)
-    content = read_json(path.with_suffix(".json"))
-    if not isinstance(content, dict) or not isinstance(content.get("edits"), list):
-        raise InputError(f"{path.with_suffix('.json')} holds no edits.")
+    path, numbers = _files(path)
+    content = read_json(path)
+    if not isinstance(content.get("edits"), list):
+        raise InputError(f"{path} holds no edits.")
     if content.get("format") != FORMAT:
-        raise InputError(f"{path.with_suffix('.json')} has the format {content.get('format')}, this reads {FORMAT}.")
+        raise InputError(f"{path} has the format {content.get('format')}, this reads {FORMAT}.")
     if not functions and any(isinstance(each, dict) and each.get("edit") == "apply" for each in content["edits"]):
-        raise InputError(f"{path.with_suffix('.json')} names functions to run: if you trust it, say functions=True.")
-    tensors = _tensors(path.with_suffix(".safetensors"))
+        raise InputError(f"{path} names functions to run: if you trust it, say functions=True.")
+    tensors = _tensors(numbers)
     try:
         return [_edit(number, record, tensors) for number, record in enumerate(content["edits"])]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path.with_suffix('.json')} is damaged: {error!r}.") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged, or {numbers.name} is not of it: {error!r}.") from None
 
 
-def _stem(path: str | Path) -> Path:
+def _files(path: str | Path) -> tuple[Path, Path]:
+    """The JSON and the numbers beside it. A dot in the name that begins neither ending belongs to the name."""
     path = Path(path)
-    return path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
+    name = path.stem if path.suffix in (".json", ".safetensors") else path.name
+    return path.with_name(f"{name}.json"), path.with_name(f"{name}.safetensors")
 
 
 def _record(number: int, edit: Edit | PathPatch, tensors: dict[str, Tensor]) -> dict[str, Any]:
     if isinstance(edit, Knockout):
         return {"edit": "knockout", "attention": edit.attention, "dst": edit.dst, "src": edit.src}
     if isinstance(edit, Ablate):
-        reference = None if edit.reference is None else _texts(edit.reference)
+        reference = None if edit.reference is None else _plain(edit.reference)
         return {"edit": "ablate", "site": edit.site, "to": edit.to, "seed": edit.seed, "reference": reference}
     if isinstance(edit, Steer):
         tensors[f"{number}"] = edit.vector
@@ -92,13 +97,13 @@ def _record(number: int, edit: Edit | PathPatch, tensors: dict[str, Tensor]) -> 
 def _edit(number: int, record: dict[str, Any], tensors: dict[str, Tensor]) -> Edit | PathPatch:
     kind = record["edit"]
     if kind == "knockout":
-        return Knockout(record["attention"], dst=record["dst"], src=record["src"])
+        return knockout(record["attention"], dst=record["dst"], src=record["src"])
     if kind == "ablate":
-        return Ablate(record["site"], record["to"], record["reference"], record["seed"])
+        return ablate(record["site"], record["to"], _reference(record["reference"]), int(record["seed"]))
     if kind == "steer":
-        return Steer(record["site"], tensors[f"{number}"], record["scale"])
+        return steer(record["site"], tensors[f"{number}"], float(record["scale"]))
     if kind == "apply":
-        return Apply(record["site"], _function(record["function"]))
+        return apply(record["site"], _function(record["function"]))
     if kind == "path":
         values = {name: tensors[f"{number}/{name}"] for name in record["sites"]}
         return PathPatch(record["sender"], record["receiver"], values)
@@ -109,19 +114,41 @@ def _edit(number: int, record: dict[str, Any], tensors: dict[str, Tensor]) -> Ed
     return Patch(record["site"], {name: tensors[f"{number}/{name}"] for name in record["sites"]})
 
 
-def _texts(reference: Any) -> list[str]:
-    items = [reference] if isinstance(reference, str) else list(reference)
-    texts = [item if isinstance(item, str) else getattr(item, "prompt", None) for item in items]
-    if not all(isinstance(text, str) for text in texts):
-        raise InputError("a reference is kept as texts; this one is made of ids.")
-    return [str(text) for text in texts]
+def _plain(reference: Any) -> Any:
+    """A reference as plain values: a text, ids, a fact by its fields, and lists of them."""
+    if isinstance(reference, Fact):
+        return vars(reference)
+    if isinstance(reference, Tensor):
+        return reference.tolist()
+    if isinstance(reference, str | int):
+        return reference
+    if not isinstance(reference, Sequence):
+        raise InputError(f"a reference is kept as texts, ids or facts; got {type(reference).__name__}.")
+    return [_plain(item) for item in reference]
+
+
+def _reference(kept: Any) -> Any:
+    """What `_plain` made plain."""
+    if isinstance(kept, dict):
+        return Fact(**kept)
+    if not isinstance(kept, list):
+        return kept
+    items = [_reference(item) for item in kept]
+    return Facts(tuple(items)) if items and all(isinstance(item, Fact) for item in items) else items
 
 
 def _name(function: Callable[..., Any]) -> str:
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
-    if module is None or "<" in name or module == "__main__":
-        raise InputError("an apply is kept by its function's name: put the function into a module, at its top.")
-    return f"{module}:{name}"
+    """The function's module and its name there, by which it is found again."""
+    module = getattr(function, "__module__", None)
+    for name in (getattr(function, "__qualname__", None), getattr(function, "__name__", None)):
+        if module in (None, "__main__") or name is None or "<" in name:
+            continue
+        try:
+            if _function(f"{module}:{name}") is function:
+                return f"{module}:{name}"
+        except InputError:
+            continue
+    raise InputError("an apply is kept by its function's name: put the function into a module, at its top.")
 
 
 def _function(name: str) -> Callable[[Tensor], Tensor]:
