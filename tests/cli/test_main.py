@@ -13,7 +13,7 @@ from glassformer.cli.main import main
 
 VERBS = (
     *("demo", "train", "finetune", "evaluate", "translate", "generate", "chat", "embed", "fill"),
-    *("classify", "answer", "summarize", "inspect"),
+    *("classify", "answer", "summarize", "inspect", "recall"),
     *("import", "export", "quantize", "params", "plot", "average", "models"),
 )
 
@@ -70,6 +70,8 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         (["answer", "--model", "x", "Who?"], "--context"),
         (["inspect", "a dog"], "--model"),
         (["inspect", "--model", "x", "a dog", "--patch-form", "a cat"], "--patch-from"),
+        (["recall", "--model", "x"], "--facts"),
+        (["recall", "--train", "a.toml", "--model", "x"], "--train"),
         (["summarize", "--model", "no-such-model", "--max-new-tokens", "few"], "--max-new-tokens"),
     ],
 )

@@ -88,6 +88,13 @@ _VERBS: dict[str, tuple[str, str]] = {
         '      --patch-from "The capital of Italy is" --out capitals.html\n'
         '  glassformer inspect --model multi30k-en-de --json "A dog runs." > dog.jsonl',
     ),
+    "recall": (
+        "Study how a model recalls facts: three stages and their controls, with verdicts, in one report.",
+        "  glassformer recall --model smollm2-135m-instruct --facts landmark_in_country.json --out landmarks\n"
+        "  glassformer recall --model DIR --facts facts.jsonl --quick --json\n"
+        "  glassformer recall --train recipes/athletes-gpt.toml --data-root DATA --out athletes\n"
+        "  glassformer recall --train recipes/athletes-gpt.toml --people 500",
+    ),
     "import": (
         "Bring a model in from a Hugging Face folder or a GGUF file.",
         "  glassformer import HF_DIR models/NAME\n"

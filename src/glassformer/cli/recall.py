@@ -20,7 +20,9 @@ def recall(
     *,
     model: Annotated[
         str | None,
-        Parameter(help="The model to study: a run, a checkpoint, a folder, a GGUF file, or a known name. With --facts."),
+        Parameter(
+            help="The model to study: a run, a checkpoint, a folder, a GGUF file, or a known name. With --facts."
+        ),
     ] = None,
     facts: Annotated[
         Path | None,
@@ -28,13 +30,16 @@ def recall(
     ] = None,
     train: Annotated[
         Path | None,
-        Parameter(help="Instead of a model: a recipe about people, which is trained first, or gone on with, or reused."),
+        Parameter(
+            help="Instead of a model: a recipe about people, which is trained first, or gone on with, or reused."
+        ),
     ] = None,
     out: Annotated[Path, Parameter(help="The report's folder. What is measured there already is kept.")] = Path(
         "recall"
     ),
     template: Annotated[
-        str | None, Parameter(help='The prompt, with {subject} in it: "{subject} was created by". The file\'s own else.')
+        str | None,
+        Parameter(help='The prompt, with {subject} in it: "{subject} was created by". The file\'s own else.'),
     ] = None,
     shots: Annotated[
         int | None, Parameter(help="So many other facts before every prompt; one of each answer unless given.")
@@ -46,7 +51,10 @@ def recall(
     data_root: Annotated[
         Path | None, Parameter(help="Where the data lies. Without it, the folder in GLASSFORMER_DATA, else data/.")
     ] = None,
-    limit: Annotated[int, Parameter(help="Study so many facts at most, as many of each answer.")] = 120,
+    limit: Annotated[
+        int | None,
+        Parameter(help="Study so many facts at most, as many of each answer; 120, with --train 300, unless given."),
+    ] = None,
     quick: Annotated[
         bool, Parameter(help="Minutes instead of half an hour: fewer facts asked, fewer layers.", negative="")
     ] = False,
@@ -73,23 +81,23 @@ def recall(
     if train is not None:
         from glassformer.studies.fact_recall.trained import study_trained
 
-        done, notes = study_trained(train, setting, out, people=people, limit=limit, seed=seed)
+        done, notes = study_trained(train, setting, out, people=people, limit=limit or 300, seed=seed)
     else:
         from glassformer.studies.fact_recall.loaded import study_loaded
 
         assert model is not None and facts is not None
         asked: dict[str, Any] = {"template": template, "shots": shots, "relation": relation}
-        done, notes = study_loaded(model, facts, setting, out, limit=limit, seed=seed, **asked)
+        done, notes = study_loaded(model, facts, setting, out, limit=limit or 120, seed=seed, **asked)
     _report(done, setting, out, notes, json)
 
 
-def _check(model: str | None, facts: Path | None, train: Path | None, limit: int, threads: int | None) -> None:
+def _check(model: str | None, facts: Path | None, train: Path | None, limit: int | None, threads: int | None) -> None:
     """What can be said before torch is imported."""
     if train is None and (model is None or facts is None):
         raise InputError("say what to study: --model NAME --facts FILE, or --train recipes/athletes-gpt.toml.")
     if train is not None and (model is not None or facts is not None):
         raise InputError("--train brings its own model and facts: leave --model and --facts out.")
-    if limit < 2:
+    if limit is not None and limit < 2:
         raise InputError(f"--limit must be at least 2, got {limit}.")
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be at least 1, got {threads}.")

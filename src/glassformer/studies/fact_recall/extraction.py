@@ -122,7 +122,7 @@ def _few_heads(effects: np.ndarray, setting: Setting) -> dict[str, Any]:
 
     low, high = interval(lambda weights: heads_for(flat, CARRIED, weights), len(flat))
     share = float(heads_for(flat, CARRIED, np.ones((1, len(flat))))[0])
-    words = f"{shown(100 * share, 100 * low, 100 * high, 1)} % of {flat.shape[1]} heads"
+    words = f"{shown(100 * share, 100 * low, 100 * high, digits=1)} % of {flat.shape[1]} heads"
     return bootstrapped("few heads", statistic, len(flat), words, least=least(setting))
 
 
@@ -170,14 +170,14 @@ def tables(result: Result) -> Sequence[Table]:
              "elsewhere": f"as many others, {result['second']}"}  # fmt: skip
     cuts = tuple((names[key], mean_shown(falls)) for key, falls in parts.items())
     by_window = tuple((key, mean_shown(falls)) for key, falls in result["windows"].items())
-    share = shown(*(100 * each for each in (heads["share"], *heads["interval"])), 1)
+    share = shown(*(100 * each for each in (heads["share"], *heads["interval"])), digits=1)
     about = (
         (f"heads for {100 * CARRIED:g} % of the positive direct effects, % of {heads['total']}", share),
         ("the same with random signs", f"{100 * heads['by chance']:.1f}"),
         *((name, f"{value:+.3f}") for name, value in heads["largest"]),
     )
     flips = tuple(
-        (key, mean_shown(swap["shifts"][key]), shown(*(100 * each for each in swap["flips"][key]), 0))
+        (key, mean_shown(swap["shifts"][key]), shown(*(100 * each for each in swap["flips"][key]), digits=0))
         for key in swap["shifts"]
     )
     return [

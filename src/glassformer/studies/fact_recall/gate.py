@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from glassformer.errors import InputError
-from glassformer.interpret.gate import Gate, measure
+from glassformer.interpret.gate import Gate, answer_ids, measure, next_tokens
 from glassformer.studies.fact_recall.predictions import CLASSES, IN_CLASS, KNOWN
 from glassformer.studies.fact_recall.stages import Material
 from glassformer.studies.study import Claim, Part, Picture, Result, Setting, Table, claim
@@ -31,11 +32,12 @@ def part(material: Material) -> Part:
             "frequent answer, nor say the same of names that nobody has."
         ),
         method=(
-            "A fact is known if, after its prompt, the first token of the right answer is the likeliest of all. The "
-            "same prompts are asked about made-up names of the same shape. The gate is passed if the mean over answers "
-            "of the shares known is, by the low end of its 95 % interval, above the share of the most frequent answer "
-            "and above what made-up names get. Facts whose answer, or its stem, is in the name are left out. Of the "
-            "known facts, one a subject, as many of each answer are drawn as the limit allows."
+            "A fact is known if, after its prompt, the first token of the right answer is the likeliest of all. "
+            f"Answers with fewer than {IN_CLASS} known facts are left out, with all their facts. Of the others all "
+            "facts are asked, and the same prompts about made-up names of the same shape. The gate is passed if the "
+            "mean over answers of the shares known is, by the low end of its 95 % interval, above the share of the "
+            "most frequent answer and above what made-up names get. Facts whose answer, or its stem, is in the name "
+            "are left out. Of the known facts, one a subject, as many of each answer are drawn as the limit allows."
         ),
         run=lambda setting: _run(material, setting),
         draw=_draw,
@@ -45,23 +47,38 @@ def part(material: Material) -> Part:
 
 
 def _run(material: Material, setting: Setting) -> Result:
-    asked = _asked(material, setting)
-    setting.say(f"   asking {len(asked)} facts, and as many of made-up names")
+    asked, least = _asked(material, setting), thresholds(setting)
+    setting.say(f"   asking {len(asked)} facts, then those of answers known often, and made-up names")
     try:
-        rows, gate = measure(material.model, material.asked.take(asked))
+        rows = _often_known(material, asked, least[1])
+        known, gate = measure(material.model, material.asked.take(rows)) if rows else ([], None)
     except InputError as error:
         return {"missing": str(error), "rows": [], "n": len(asked)}
-    known = [asked[row] for row in rows]
-    chosen, why = choose(material, known, gate, thresholds(setting))
+    if gate is None:
+        return {"missing": f"no answer has {least[1]} known facts", "rows": [], "n": len(asked)}
+    chosen, why = choose(material, [rows[row] for row in known], gate, least)
     setting.say(f"   {len(known)} of {gate.n} known" + (f": not testable, {why}" if why else f", {len(chosen)} taken"))
-    numbers = {**asdict(gate), "interval": list(asdict(gate.interval).values())}
-    numbers |= {name: list(asdict(getattr(gate, name)).values()) for name in ("balanced_interval", "made_up_interval")}
     classes = Counter(material.asked[row].answer for row in chosen)
-    example = material.asked[asked[0]].prompt
     return {
-        "n": len(asked), "known": len(known), "gate": numbers, "text": str(gate), "passed": gate.passed,
-        "rows": chosen, "classes": dict(classes), "missing": why, "example": example,
+        "n": len(asked), "known": len(known), "gate": _plain(gate), "text": str(gate), "passed": gate.passed,
+        "rows": chosen, "classes": dict(classes), "missing": why, "example": material.asked[asked[0]].prompt,
     }  # fmt: skip
+
+
+def _often_known(material: Material, asked: Sequence[int], least: int) -> list[int]:
+    """The facts, known or not, of those answers that have at least so many known facts."""
+    facts = material.asked.take(asked)
+    pairs = zip(next_tokens(material.model, facts.prompts), answer_ids(material.model, facts), strict=True)
+    known = Counter(fact.answer for fact, (token, right) in zip(facts, pairs, strict=True) if token == right)
+    return [row for row in asked if known[material.asked[row].answer] >= least]
+
+
+def _plain(gate: Gate) -> dict[str, Any]:
+    """The gate as plain values."""
+    numbers = asdict(gate)
+    for name in ("interval", "balanced_interval", "made_up_interval"):
+        numbers[name] = list(numbers[name].values())
+    return numbers
 
 
 def thresholds(setting: Setting) -> tuple[int, int]:

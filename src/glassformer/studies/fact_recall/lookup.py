@@ -161,9 +161,9 @@ def draw(result: Result, folder: Path, name: str) -> Sequence[Picture]:
     """Accuracy by layer, and what windows cost."""
     readings, places = result["readings"], result["readings"]["places"]
     shown = [
-        Line(label, places, [each[0] for each in readings[key]], [Interval(each[1], each[2]) for each in readings[key]])
-        for key, label in (("states", "states"), ("bag of tokens", "bag of tokens"), ("random weights", "random weights"))
-    ]  # fmt: skip
+        Line(key, places, [each[0] for each in readings[key]], [Interval(each[1], each[2]) for each in readings[key]])
+        for key in ("states", "bag of tokens", "random weights")
+    ]
     shown.append(Line(f"{SHUFFLES} shuffles of the labels", places, readings["shuffled"]))
     caption = (
         f"Class-balanced accuracy of probes at the last token of the name, by the number of layers passed; n = "

@@ -263,11 +263,11 @@ def draw(result: Result, folder: Path, name: str) -> Sequence[Picture]:
         each = [mean_interval(row) for row in rows]
         x = [count / result["total"] for count in result["counts"][: len(rows)]]
         drawn.append(Line(_KINDS[kind], x, [value for value, _ in each], [around for _, around in each]))
+    first, stop = result["layers"]
     caption = (
-        f"How far the logit difference falls when so large a share of the {result['total']} hidden neurons of layers "
-        f"{result['layers'][0]} to {result['layers'][1] - 1} is taken away at the name. Ranked on "
-        f"{result['ranked_on']} facts, measured on n = {result['n']} others; bands: 95 % intervals over facts. Dashed: half of what all do; "
-        "dotted: what all do (resampled)."
+        f"How far the logit difference falls when a share of the {result['total']} hidden neurons of layers {first} to "
+        f"{stop - 1} is taken away at the name. Ranked on {result['ranked_on']} facts, measured on n = {result['n']} "
+        "others; bands: 95 % intervals over facts. Dashed: half of what all do; dotted: what all do (resampled)."
     )
     axes = ("share of the lookup's neurons", "fall of the logit difference")
     return [lines(folder, name, drawn, caption, axes, log=True, levels={"--": whole / 2, ":": whole})]

@@ -7,6 +7,9 @@
 - Meng, Bau, Andonian & Belinkov 2022, "Locating and editing factual associations in GPT": feed-forwards of middle
   layers at the last token of the subject decide.
 
+- Allen-Zhu & Li 2023, "Physics of language models, part 3.1": facts that are told in one wording are learnt by heart,
+  and cannot be extracted; told in many, they can.
+
 Every test is of a statistic that is above 0 where the prediction holds. It is supported if its p value, corrected for
 the number of tests in the study (Holm 1979), is below 0.05 and its 95 % interval lies above 0.
 """
@@ -56,6 +59,13 @@ def _percent(share: float) -> str:
 GEVA, NANDA, MENG = "Geva et al. 2023", "Nanda et al. 2023", "Meng et al. 2022"
 
 PREDICTIONS: dict[str, Prediction] = {
+    "wordings generalise": Prediction(
+        "recall",
+        "Who learnt a fact in many wordings completes others too; who learnt it in one does not.",
+        "The share of held-out wordings that the GPT completes, mean over attributes, is above that of the GPT of "
+        "single wordings, person by person.",
+        "Allen-Zhu & Li 2023",
+    ),
     "early cut": Prediction(
         "concatenation",
         "Early layers gather the parts of a name at its last token: without edges from there to the earlier tokens, in "

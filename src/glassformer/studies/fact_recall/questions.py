@@ -20,10 +20,11 @@ OPPOSITES: tuple[tuple[str, str], ...] = (
     ("hot", "cold"), ("big", "small"), ("tall", "short"), ("fast", "slow"), ("happy", "sad"), ("young", "old"),
     ("light", "dark"), ("rich", "poor"), ("strong", "weak"), ("early", "late"), ("open", "closed"), ("full", "empty"),
     ("wet", "dry"), ("hard", "soft"), ("good", "bad"), ("high", "low"), ("near", "far"), ("clean", "dirty"),
-    ("loud", "quiet"), ("heavy", "light"), ("thick", "thin"), ("wide", "narrow"), ("deep", "shallow"), ("left", "right"),
+    ("loud", "quiet"), ("heavy", "light"), ("thick", "thin"), ("wide", "narrow"), ("deep", "shallow"),
     ("up", "down"), ("day", "night"), ("black", "white"), ("love", "hate"), ("war", "peace"), ("win", "lose"),
     ("buy", "sell"), ("push", "pull"), ("begin", "end"), ("friend", "enemy"), ("summer", "winter"), ("north", "south"),
-    ("east", "west"), ("true", "false"), ("inside", "outside"), ("sweet", "sour"), ("alive", "dead"), ("rough", "smooth"),
+    ("east", "west"), ("true", "false"), ("inside", "outside"), ("sweet", "sour"), ("alive", "dead"),
+    ("rough", "smooth"), ("left", "right"),
 )
 # fmt: on
 
@@ -75,4 +76,3 @@ def opposites() -> Facts:
 def _opposite(shown: str, word: str, other: str) -> Fact:
     prompt = f"{shown}The opposite of {word} is"
     return Fact(f"opposite-{word}", word, "opposite", prompt, (other,), len(shown) + len("The opposite of "))
-

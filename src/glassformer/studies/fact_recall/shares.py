@@ -15,11 +15,11 @@ def crossing(effects: Numbers, counts: Sequence[int], level: float) -> Numbers:
     smallest set is given as its share. 0 where all together have no effect above 0."""
     whole = effects[:, -1:]
     shares = np.array(counts) / counts[-1]
-    relative = np.where(whole > 0, effects / np.where(whole > 0, whole, 1.0), np.inf)
+    relative = np.where(whole > 0, effects / np.where(whole > 0, whole, 1.0), 0.0)
     first = (relative >= level - 1e-12).argmax(1)
     rows, before = np.arange(len(effects)), np.maximum(first - 1, 0)
     low, high = relative[rows, before], relative[rows, first]
-    inside = (first > 0) & (high > low) & np.isfinite(high)
+    inside = (first > 0) & (high > low)
     part = np.where(inside, (level - low) / np.where(inside, high - low, 1.0), 1.0)
     found = np.exp(np.log(shares[before]) + part * (np.log(shares[first]) - np.log(shares[before])))
     return np.asarray(np.where(whole[:, 0] > 0, found, 0.0), dtype=np.float64)

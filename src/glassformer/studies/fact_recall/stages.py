@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -99,11 +99,6 @@ class Stage:
 
     def _drawn(self, result: Result, folder: Path, name: str) -> Sequence[Picture]:
         return [] if _missing(result) else self.draw(result, folder, name.replace("-", "_"))
-
-
-def with_claims(part: Part, claims: Callable[[Result], Sequence[object]]) -> Part:
-    """The part with other claims."""
-    return replace(part, claims=claims)  # type: ignore[arg-type]
 
 
 def earlier(work: Work, name: str) -> Result:

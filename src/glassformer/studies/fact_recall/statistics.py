@@ -16,6 +16,7 @@ ALPHA = 0.05
 """The chance, over all tests of a study together, that any of them is called supported without an effect."""
 
 Numbers = NDArray[np.float64]
+Values = Sequence[float] | Numbers
 Statistic = Callable[[Numbers], Numbers]
 """From weights of the subjects [R, n] (how often each was drawn) to the statistic of each draw, [R]."""
 
@@ -49,7 +50,7 @@ def untested(names: Sequence[str], why: str) -> list[dict[str, Any]]:
 
 def paired(
     name: str,
-    differences: Sequence[float],
+    differences: Values,
     measured: str,
     *,
     classes: Sequence[Any] | None = None,
@@ -71,7 +72,7 @@ def paired(
 
 
 def unpaired(
-    name: str, first: Sequence[float], second: Sequence[float], measured: str, *, least: int = 2, seed: int = 0
+    name: str, first: Values, second: Values, measured: str, *, least: int = 2, seed: int = 0
 ) -> dict[str, Any]:
     """Whether the mean of the first subjects is above that of the second, other ones: a bootstrap over both."""
     a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
@@ -115,9 +116,7 @@ def interval(statistic: Statistic, n: int, seed: int = 0) -> tuple[float, float]
     return float(low), float(high)
 
 
-def mean_interval(
-    values: Sequence[float], classes: Sequence[Any] | None = None, seed: int = 0
-) -> tuple[float, Interval]:
+def mean_interval(values: Values, classes: Sequence[Any] | None = None, seed: int = 0) -> tuple[float, Interval]:
     """A mean over subjects, or over classes of their means, with its interval."""
     sample = np.asarray(values, dtype=np.float64)
     weights = balanced_weights(classes, len(sample))
@@ -154,12 +153,12 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return {name: found[name] for name in p}
 
 
-def shown(value: float, low: float, high: float, digits: int = 2) -> str:
+def shown(value: float, low: float, high: float, *, digits: int = 2) -> str:
     """`0.51 [0.40, 0.62]`."""
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def mean_shown(values: Sequence[float], classes: Sequence[Any] | None = None, digits: int = 2) -> str:
+def mean_shown(values: Values, classes: Sequence[Any] | None = None, digits: int = 2) -> str:
     """A mean with its interval, as text."""
     value, around = mean_interval(values, classes)
-    return shown(value, around.low, around.high, digits)
+    return shown(value, around.low, around.high, digits=digits)

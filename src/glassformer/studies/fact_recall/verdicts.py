@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 
 from glassformer.studies.fact_recall.predictions import PREDICTIONS
-from glassformer.studies.fact_recall.stages import with_claims
 from glassformer.studies.fact_recall.statistics import ALPHA, holm
 from glassformer.studies.running import Done
 from glassformer.studies.study import Claim, Result, Verdict, claim
@@ -28,23 +27,32 @@ def judged(done: Sequence[Done]) -> list[Done]:
 
 
 def _with(done: Done, corrected: Mapping[str, float]) -> Done:
+    """The part with the claims of its tests behind its own."""
     if done.result is None or "tests" not in done.result:
         return done
-    part = with_claims(done.part, partial(claims, done.part.name, corrected=corrected))
-    return Done(part, done.result, done.seconds, done.missing)
+    own, name = done.part.claims, done.part.name
+
+    def both(result: Result) -> list[Claim]:
+        return [*own(result), *claims(name, result, corrected)]
+
+    return Done(replace(done.part, claims=both), done.result, done.seconds, done.missing)
 
 
 def claims(part: str, result: Result, corrected: Mapping[str, float]) -> list[Claim]:
     """The stage as a whole, then each of its predictions."""
     each = [_claim(test, corrected.get(f"{part}: {test['name']}")) for test in result["tests"]]
+    titles = {PREDICTIONS[test["name"]].part for test in result["tests"]} & set(_WHOLE)
+    return [*(_whole(title, each) for title in titles), *each]
+
+
+def _whole(title: str, each: Sequence[Claim]) -> Claim:
     holds = {"supported": True, "not supported": False, "not testable here": None}[together(each)]
-    title = PREDICTIONS[result["tests"][0]["name"]].part
     counted = ", ".join(
         f"{sum(one.verdict == verdict for one in each)} {verdict}"
         for verdict in ("supported", "not supported", "not testable here")
         if any(one.verdict == verdict for one in each)
     )
-    return [claim(_WHOLE[title], "All predictions of this part are supported.", counted, holds), *each]
+    return claim(_WHOLE[title], "All predictions of this part are supported.", f"{counted}.", holds)
 
 
 def together(each: Sequence[Claim]) -> Verdict:
