@@ -64,8 +64,9 @@ class Plan:
 
     def rewind(self) -> None:
         """Count positions from 0 again: the texts are read once more."""
-        for each in (*self.puts, *(cut for cuts in self.cuts.values() for cut in cuts.functions)):
-            each.at.seen = 0
+        windows = [put.at for put in self.puts] + [cut.at for cuts in self.cuts.values() for cut in cuts.functions]
+        for window in windows:
+            window.seen = 0
 
     @property
     def puts(self) -> list[Put]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glassformer.errors import InputError
-from glassformer.interpret.acting import Chain, Put
+from glassformer.interpret.acting import Chain, Put, Window, chosen_heads
 from glassformer.interpret.edits import Edit, ablate, apply, patch, steer
 from glassformer.interpret.expressions import Expression, parse
 from glassformer.interpret.inputs import Inputs, network_of, prepare, repeated
@@ -184,12 +184,18 @@ class _Work:
         put: Put = self.acting.taps(rows)[name]
         put.at.slots = torch.where(put.at.slots == slot[:, None], put.at.slots, -1)
         if self.expression.heads is not None:
-            count = self.network.config.n_heads
-            if self.expression.site.endswith((".key", ".value")):
-                count = self.network.config.kv_heads
             chosen = torch.tensor(self.heads, device=head.device)[head]
-            put.heads = torch.nn.functional.one_hot(chosen, count).bool()
+            put.heads = torch.nn.functional.one_hot(chosen, self._all_heads).bool()
         return put
+
+    @property
+    def _all_heads(self) -> int:
+        """How many heads the site has, of which the expression may name some."""
+        config = self.network.config
+        if not hasattr(config, "n_heads"):
+            return 1
+        count: int = config.kv_heads if self.expression.site.endswith((".key", ".value")) else config.n_heads
+        return count
 
     def _estimates(self) -> Float[Tensor, "n L H k"]:
         """(new − old) · gradient, summed over a position's numbers; of a pattern, over its keys."""
@@ -197,17 +203,29 @@ class _Work:
         old, slopes = (each.whole(self.expression) for each in (kept, kept.grad))
         n, k = self.places.index.shape
         slots = torch.arange(k, device=self.places.index.device).expand(n, k)
-        everything = slice(0, n)
+        everything, of, heads = slice(0, n), self._keys(), self.expression.heads
         found = []
         for name in self.expression.names:
-            put: Put = self.acting.taps(everything)[name]
-            change = put.new(old[name], slots).to(old[name].dtype) - old[name]
+            new = self.acting.new(name, everything, of)
+            if heads is None:
+                put = new(old[name], slots)
+            else:
+                put = new(chosen_heads(old[name], heads, self._all_heads), slots)[:, list(heads)]
+            change = put.to(old[name].dtype) - old[name]
             product = change * slopes[name]
             found.append(product.sum(-1) if self.expression.kind != "stream" else product.sum(-1)[:, None])
         result = torch.stack(found, 1)
         if self.expression.heads is None and result.shape[2] > 1:
             result = result.sum(2, keepdim=True)
         return result.masked_fill(~self.places.real[:, None, None], torch.nan).float().cpu()
+
+    def _keys(self) -> Window | None:
+        """Where the keys of a pattern are, of which a trace keeps those of the span alone, one after another."""
+        if self.expression.of is None:
+            return None
+        real = self.inputs.places(self.expression.of, self.expression.key_side).real
+        index = torch.arange(real.shape[1], device=real.device).expand_as(real)
+        return Window(Places(index, real), slice(0, len(real)), real.shape[1])
 
 
 def _patching(
@@ -238,9 +256,13 @@ def _patching(
 
 
 def _alike(here: Inputs, there: Inputs, expression: Expression) -> Tensor:
-    """Which pairs have equally many positions there."""
-    old, new = (each.places(expression.at, expression.side) for each in (here, there))
-    return old.counts == new.counts
+    """Which pairs have equally many positions there, and keys."""
+    old, new = (each.places(expression.at, expression.side).counts for each in (here, there))
+    alike = old == new
+    if expression.of is not None:
+        old, new = (each.places(expression.of, expression.key_side).counts for each in (here, there))
+        alike = alike & (old == new)
+    return alike
 
 
 def _by_layer(cells: Cells) -> list[tuple[int, list[int]]]:

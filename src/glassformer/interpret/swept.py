@@ -46,17 +46,16 @@ class Sweep:
         changes = self.estimates if estimated else self.changes
         if changes is None:
             raise InputError("nothing was estimated: sweep with method='attribution'.")
-        moved, real = from_the_end(changes, self.places, 3)
-        real = real[:, None, None].to(moved.device) & ~moved.isnan()
-        total = torch.where(real, moved, 0.0).sum(0)
-        return torch.where(real.any(0), total / real.sum(0).clamp_min(1), torch.nan)
+        moved = self._from_the_end(changes)
+        real = ~moved.isnan()
+        return torch.where(real.any(0), moved.nansum(0) / real.sum(0).clamp_min(1), torch.nan)
 
     def best(self, count: int = 10) -> list[dict[str, Any]]:
         """The places with the largest mean changes that were run: site, head, slot from the end (-1 is the last), mean,
         95 % bootstrap interval over the texts, and in how many texts it is."""
         means = self.mean()
         order = means.abs().nan_to_num(-1.0).flatten().argsort(descending=True)[:count]
-        moved, _ = from_the_end(self.changes, self.places, 3)
+        moved = self._from_the_end(self.changes)
         found = []
         for layer, head, slot in zip(
             *(index.tolist() for index in torch.unravel_index(order, means.shape)), strict=True
@@ -104,7 +103,7 @@ class Sweep:
         limit = max(float(shown.abs().nan_to_num().max()), 1e-12)
         figure: Any = Figure(figsize=(2 + 0.25 * shown.shape[1], 2 + 0.2 * shown.shape[0]), layout="constrained")
         axes = figure.subplots()
-        image = axes.imshow(shown, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit)
+        image = axes.imshow(shown.numpy(), aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_ylabel("layer")
         axes.set_yticks(range(len(self.expression.names)), self.expression.layers or ["-"])
         axes.set_xlabel("head" if by_head else "position")
@@ -113,6 +112,11 @@ class Sweep:
         figure.colorbar(image, label=f"change of {self.metric}")
         figure.savefig(path, dpi=120)
         return Path(path)
+
+    def _from_the_end(self, changes: Float[Tensor, "n L H k"]) -> Float[Tensor, "n L H k"]:
+        """Changes with the last slot of every text last, NaN where a text has fewer."""
+        moved, real = from_the_end(changes, self.places, 3)
+        return moved.masked_fill(~real[:, None, None].to(moved.device), torch.nan)
 
     def _row(self, layer: int, head: int, slot: int, column: Tensor) -> dict[str, Any]:
         interval = bootstrap(column.tolist())
