@@ -1,4 +1,4 @@
-"""Made-up facts and tiny decoders for tests of the study of recall: one with random weights, one that has learnt them."""
+"""Made-up facts and tiny decoders for tests of the study of recall, with random weights or having learnt them."""
 
 from __future__ import annotations
 

@@ -36,8 +36,7 @@ def run_parts(parts: Sequence[Part], setting: Setting, out: Path, first: int = 1
     torch.set_num_threads(setting.threads)
     try:
         return [
-            _run(part, setting, out / "parts" / f"{part.name}.json", number)
-            for number, part in enumerate(parts, first)
+            _run(part, setting, out / "parts" / f"{part.name}.json", number) for number, part in enumerate(parts, first)
         ]
     finally:
         torch.set_num_threads(threads)

@@ -28,8 +28,8 @@ from glassformer.tasks.model import Model
 BATCH = 16
 """Texts that are run together. All begin where the first of them is edited, so that small batches save more."""
 
-ELSEWHERE = "elsewhere"
-"""The span of a control's positions."""
+ELSEWHERE = "elsewhere[:-1]"
+"""The span of a control's positions; it may be empty, which a whole span may not, so that one too many is named."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class Bench:
 
 def with_elsewhere(inputs: Inputs, span: str, seed: int, only_before: bool = False) -> Inputs:
     """The texts with a span `elsewhere`: for each as many neighbouring positions as `span` has, outside of it and
-    before the end (`only_before`: before the span), by the seed. Where there is no room it is empty: `elsewhere[:]`."""
+    before the end (`only_before`: before the span), by the seed. Where there is no room it is empty (`ELSEWHERE`)."""
     places = inputs.places(span, "text")
     draw = torch.Generator().manual_seed(seed)
     ranges = []
@@ -232,18 +232,20 @@ def with_elsewhere(inputs: Inputs, span: str, seed: int, only_before: bool = Fal
         stop = min(own, default=0) if only_before else end
         room = [first for first in range(stop - count + 1) if own.isdisjoint(range(first, first + count))]
         first = room[int(torch.randint(len(room), (1,), generator=draw))] if room else 0
-        ranges.append((first, first + count if room else first))
+        ranges.append((first, first + (count if room else 0) + 1))
     text = inputs.text
-    return replace(inputs, text=replace(text, spans={**text.spans, ELSEWHERE: ranges}))
+    return replace(inputs, text=replace(text, spans={**text.spans, ELSEWHERE.partition("[")[0]: ranges}))
 
 
 def halved(labels: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
     """Two halves of the rows with like counts of each label, in the order of the rows."""
     draw = torch.Generator().manual_seed(seed)
     first: list[int] = []
-    for number, label in enumerate(sorted(set(labels))):
+    odd = 0
+    for label in sorted(set(labels)):
         rows = [row for row, own in enumerate(labels) if own == label]
         order = torch.randperm(len(rows), generator=draw).tolist()
-        first += [rows[place] for place in order[: (len(rows) + number % 2) // 2]]
+        first += [rows[place] for place in order[: (len(rows) + odd) // 2]]
+        odd = (odd + len(rows)) % 2  # of two rows too many one goes to each half
     chosen = set(first)
     return sorted(first), [row for row in range(len(labels)) if row not in chosen]

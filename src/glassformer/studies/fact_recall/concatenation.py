@@ -87,7 +87,7 @@ def _rights(
     states = {"clean": clean, "early": cut(early), "late": cut(late)}
     states |= {each.name: cut(each) for each in spans}
     if spans:
-        states["elsewhere"] = cut(early, f"{ELSEWHERE}[:]")
+        states["elsewhere"] = cut(early, ELSEWHERE)
         states["frozen"] = bench.states(_frozen(bench, early, after), Layers(0, early.stop), LAST, after)
     found = read(clean, states, bench.classes, bench.seed)
     own = bench.stream(0, LAST)
@@ -144,7 +144,7 @@ def _nothing_to_lose(beyond: np.ndarray, labels: Sequence[str]) -> str:
 
 def _other_edges(bench: Bench, rights: Rights, setting: Setting) -> dict[str, object]:
     """The early cut against cutting as many other edges, where there are as many tokens before the name."""
-    room = (bench.inputs.places(f"{ELSEWHERE}[:]", "text").counts > 0).tolist()
+    room = (bench.inputs.places(ELSEWHERE, "text").counts > 0).tolist()
     rows = [row for row, there in enumerate(room) if there]
     if len(rows) < least(setting):
         return untested(["other edges"], f"{len(rows)} names have as many tokens before them as they have themselves")[
@@ -161,7 +161,9 @@ def draw(result: Result, folder: Path, name: str) -> Sequence[Picture]:
     """Accuracy after each cut."""
     rights, labels = result["prompted"], result["labels"]
     groups = {
-        "in the prompt": [Band(each, *mean_interval(rights[each], labels)) for each in ("clean", *result["windows"])],
+        "in the prompt": [
+            Band(_words(each, result), *mean_interval(rights[each], labels)) for each in ("clean", *result["windows"])
+        ],
         "stages": [Band(_words(each, result), *mean_interval(rights[each], labels)) for each in _STAGES],
         "bare names": [
             Band(_words(each, result), *mean_interval(result["bare"][each], labels))

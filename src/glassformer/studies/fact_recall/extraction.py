@@ -40,7 +40,7 @@ def measure(work: Work, setting: Setting) -> Result:
     work.say(setting, "cutting end ← subject")
     falls = {each.name: _fall(bench, each) for each in spans}
     parts = {"first": _fall(bench, first), "second": _fall(bench, second), "all": _fall(bench, Layers(0, bench.depth))}
-    parts["elsewhere"] = _fall(bench, second, f"{ELSEWHERE}[:]")
+    parts["elsewhere"] = _fall(bench, second, ELSEWHERE)
     work.say(setting, "direct effects of heads")
     effects = head_effects(bench)
     work.say(setting, "swapping subspaces")
@@ -66,7 +66,7 @@ def _cut_tests(bench: Bench, parts: dict[str, list[float]], setting: Setting) ->
         paired("later half", [a - b for a, b in zip(second, first, strict=True)],
                f"{words}, {mean_shown(first)} in the first", least=few)
     ]  # fmt: skip
-    counts = bench.inputs.places(f"{ELSEWHERE}[:]", "text").counts
+    counts = bench.inputs.places(ELSEWHERE, "text").counts
     rows = (counts > 0).nonzero()[:, 0].tolist()
     if len(rows) < few:
         tests += untested(["other sources"], f"{len(rows)} prompts have as many other tokens as the name has")

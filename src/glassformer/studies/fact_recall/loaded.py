@@ -16,6 +16,7 @@ from glassformer.layers.quantized import QuantizedLinear
 from glassformer.models.decoder import Decoder
 from glassformer.studies.fact_recall import study
 from glassformer.studies.fact_recall.gate import thresholds
+from glassformer.studies.fact_recall.predictions import IN_CLASS
 from glassformer.studies.fact_recall.questions import asked_of, opposites
 from glassformer.studies.fact_recall.stages import Material
 from glassformer.studies.running import Done
@@ -41,7 +42,7 @@ def study_loaded(
 
     Raises `InputError` for a model that is no decoder, and for files and facts as `questions.asked_of`.
     """
-    asked = asked_of(path, template, shots, seed, relation, thresholds(setting)[1])
+    asked = asked_of(path, template, shots, seed, relation, setting.pick(thresholds(setting)[1], IN_CLASS, IN_CLASS))
     stored, model = _bits(name), Model.load(name)
     if not isinstance(model.network, Decoder):
         raise InputError(f"{name}: recall is studied in decoders; this model is {model.purpose}.")
