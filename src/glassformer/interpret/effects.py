@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from glassformer.errors import InputError
 from glassformer.interpret.edits import Edit, Knockout, Patch
@@ -17,6 +18,7 @@ from glassformer.interpret.metrics import Metric, metric_of
 from glassformer.interpret.running import Plan, ready, run
 from glassformer.interpret.spans import Places, Range, Texts
 from glassformer.interpret.trace import BATCH, Trace, trace
+from glassformer.models.encoder import Encoder
 from glassformer.tasks.intervals import Interval, bootstrap
 
 CONTROL = "control"
@@ -108,7 +110,8 @@ def effect(
 
     Controls are matched: as many other heads of the same layers where an edit names heads; else the same edit at as
     many neighbouring positions elsewhere before the end of the text, outside of its own span, drawn anew for each text
-    and each of the `controls`. Of cut edges the keys are drawn, the queries stay.
+    and each of the `controls`. Of cut edges the keys are drawn, among those that the last of the queries sees; the
+    queries stay.
     """
     chosen = list(edits) if isinstance(edits, Sequence) else [edits]
     inputs, network = prepare(model, given, target), network_of(model)
@@ -185,8 +188,11 @@ def _other_places(edit: Edit, model: Any, inputs: Inputs, name: str, draw: rando
     if isinstance(edit, Knockout):
         encoder, cross = edit.attention.startswith("encoder."), "cross_attention" in edit.attention
         side: Side = "source" if encoder or cross else "text"
-        spanned = _with_span(inputs, side, inputs.places(edit.src, side), name, draw)
-        return replace(edit, src=name), spanned
+        ends = None
+        if side == "text" and not isinstance(network, Encoder):  # keys after the query are not seen anyway
+            queries = inputs.places(edit.dst, "text")
+            ends = queries.index.masked_fill(~queries.real, 0).amax(1)
+        return replace(edit, src=name), _with_span(inputs, side, inputs.places(edit.src, side), name, draw, ends)
     expression = parse(edit.site, network)
     own = inputs.places(expression.at, expression.side)
     spanned = _with_span(inputs, expression.side, own, name, draw)
@@ -211,12 +217,16 @@ def _patched(edit: Patch, site: str, here: Inputs, side: Side, name: str) -> Pat
     return Patch(site, trace(edit.source.model, moved, site))
 
 
-def _with_span(inputs: Inputs, side: Side, own: Places, name: str, draw: random.Random) -> Inputs:
+def _with_span(
+    inputs: Inputs, side: Side, own: Places, name: str, draw: random.Random, ends: Tensor | None = None
+) -> Inputs:
+    """The texts with a span of positions before `ends` (the last one of each text), as many as `own` has."""
     texts = inputs.source if side == "source" else inputs.text
     assert texts is not None
+    last = texts.lengths - 1 if ends is None else ends
     ranges = [
-        _elsewhere(set(index[real].tolist()), int(length) - 1, row, draw)
-        for row, (index, real, length) in enumerate(zip(own.index, own.real, texts.lengths, strict=True))
+        _elsewhere(set(index[real].tolist()), int(end), row, draw)
+        for row, (index, real, end) in enumerate(zip(own.index, own.real, last, strict=True))
     ]
     return _replaced(inputs, side, replace(texts, spans={**texts.spans, name: ranges}))
 
@@ -228,8 +238,10 @@ def _replaced(inputs: Inputs, side: Side, texts: Texts) -> Inputs:
 def _elsewhere(own: set[int], end: int, row: int, draw: random.Random) -> Range:
     """As many neighbouring positions before the end, none of them its own."""
     count = len(own)
+    if not count:
+        return 0, 0
     fits = [first for first in range(end - count + 1) if own.isdisjoint(range(first, first + count))]
-    if not fits or not count:
+    if not fits:
         raise InputError(f"text {row + 1} has no {count} neighbouring positions elsewhere before its end.")
     first = draw.choice(fits)
     return first, first + count

@@ -100,7 +100,7 @@ class Texts:
             whole = everything[first:stop]
         index = {"first": "0", "last": "-1"}.get(match["end"], match["index"])
         found = whole if index is None else _indexed(whole, index)
-        if whole and index and ":" in index:
+        if index is None or (whole and ":" in index):
             return found  # a name of one token has nothing before its last: an empty span is no error
         return self._checked(found, row, f"{len(whole)} tokens in '{match['name']}', none of them is {shown}")
 
