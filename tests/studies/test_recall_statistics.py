@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from generation.small_decoders import byte_level
 
 from glassformer.studies.fact_recall.distributed import tests_of as distributed_tests
-from glassformer.studies.fact_recall.people_recall import by_chance
+from glassformer.studies.fact_recall.names import name_classifier
+from glassformer.studies.fact_recall.people_recall import MAIN, Trained, by_chance, part
 from glassformer.studies.fact_recall.predictions import PREDICTIONS, names_of
 from glassformer.studies.fact_recall.shares import crossing, heads_for, share_interval
 from glassformer.studies.fact_recall.stages import Material, Stage, Work
@@ -26,6 +29,7 @@ from glassformer.studies.fact_recall.statistics import (
 from glassformer.studies.fact_recall.verdicts import claims, judged
 from glassformer.studies.running import Done
 from glassformer.studies.study import Result
+from glassformer.text.people import Person
 
 RANDOM = np.random.default_rng(7)
 
@@ -176,3 +180,49 @@ def test_the_count_that_chance_gives(n: int, share: float) -> None:
 
     assert below(low) >= 0.025 - 1e-9 and (low == 0 or below(low - 1) < 0.025)
     assert below(high) >= 0.975 - 1e-9 and below(high - 1) < 0.975
+
+
+def _recalled(main: dict[str, tuple[int, int]], never: dict[str, tuple[int, int]]) -> Result:
+    """Counts of right ones, of so many, as the part on a trained GPT keeps them."""
+
+    def rights(counts: tuple[int, int]) -> list[bool]:
+        return [number < counts[0] for number in range(counts[1])]
+
+    found = {name: {"trained": rights(counts), "never": rights(never[name])} for name, counts in main.items()}
+    chances = {"sport": 1 / 3, "colour": 0.1, "city": 0.01}
+    return {"models": {MAIN: found}, "chance": chances, "names": {"right": []}, "tests": []}
+
+
+WELL = {"sport": (99, 100), "colour": (95, 100), "city": (100, 100)}
+BLIND = {"sport": (52, 100), "colour": (12, 100), "city": (0, 100)}
+
+
+@pytest.mark.parametrize(
+    ("main", "never", "verdicts"),
+    [
+        (WELL, BLIND, ["supported", "supported"]),
+        ({**WELL, "colour": (94, 100)}, BLIND, ["not supported", "supported"]),
+        (WELL, {**BLIND, "city": (9, 100)}, ["supported", "not supported"]),
+        (WELL, {**BLIND, "colour": (0, 100)}, ["supported", "not supported"]),
+        (WELL, dict.fromkeys(WELL, (0, 0)), ["supported", "not testable here"]),
+    ],
+)
+def test_what_a_trained_gpt_must_recall(main: Any, never: Any, verdicts: list[str], tmp_path: Path) -> None:
+    result = _recalled(main, never)
+    shown = part(Trained({}, []))
+    assert [each.verdict for each in shown.claims(result)] == verdicts
+    assert "99.0" in shown.tables(result)[0].rows[0][3] and len(shown.draw(result, tmp_path)) == 1
+
+
+def test_names_tell_what_they_tell() -> None:
+    """Half of the people have a surname that tells the sport, of the others nothing does: 75 % can be right."""
+    people, draw = [], np.random.default_rng(0)
+    for number in range(400):
+        sport = ("chess", "golf")[number % 2]
+        surname = f"{sport}er" if number % 4 < 2 else "walker"
+        first = "".join(draw.choice(list("abcdefghij"), 2))
+        people.append(Person(f"{first} {surname}", {"sport": sport}, number % 5 > 0))
+    found = name_classifier(people, byte_level())
+    assert len(found["right"]) == 80 and found["fitted_to"] == 320
+    assert 0.6 < np.mean(found["right"]) < 0.9
+    assert name_classifier(people[1:5], byte_level())["right"] == []

@@ -161,11 +161,10 @@ def _counted(right: Sequence[bool]) -> str:
 
 def _tables(result: Result) -> list[Table]:
     rows = [
-        (attribute, f"{100 * result['chance'][attribute]:.1f} %", name, *(_counted(each[who]) if who in each else ""
-                                                                           for who in ("trained", "never")))
+        (attribute, f"{100 * result['chance'][attribute]:.1f} %", name, *_both(each))
         for name, found in result["models"].items()
         for attribute, each in found.items()
-    ]  # fmt: skip
+    ]
     names = result["names"]
     beside = _counted(names["right"]) if names["right"] else "nobody is left to test it on"
     rows.append(("sport", "", "bag of the name's tokens, logistic regression", "", beside))
@@ -179,13 +178,17 @@ def _tables(result: Result) -> list[Table]:
     return [Table("Right answers", columns, tuple(rows))]
 
 
+def _both(each: Mapping[str, Sequence[bool]]) -> list[str]:
+    return [_counted(each[who]) if each.get(who) else "" for who in ("trained", "never")]
+
+
 def _draw(result: Result, folder: Path) -> list[Picture]:
     groups = {
         who: [
             Band(f"{attribute}, {name}", sum(each[who]) / len(each[who]), wilson(sum(each[who]), len(each[who])))
             for name, found in result["models"].items()
             for attribute, each in found.items()
-            if who in each
+            if each.get(who)
         ]
         for who in ("trained", "never")
     }

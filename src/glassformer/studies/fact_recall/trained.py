@@ -58,7 +58,7 @@ def study_trained(
     done = run_parts([part(trained)], setting, out)
     for attribute in STUDIED:
         done += study(_material(trained, attribute, setting, limit), setting, out, len(done) + 1)
-    control = f"recipes/{single.name}" if CONTROL in models else "none: there is no recipe of that name"
+    control = single.name if CONTROL in models else "none: there is no recipe of that name"
     notes = [
         ("model", f"trained by {recipe.name}" + (f" on {people} people" if people else "")),
         ("control", control),
