@@ -87,6 +87,8 @@ def test_the_share_at_which_half_is_reached() -> None:
     effects = np.array([[0.2, 0.8, 1.0], [0.6, 0.7, 1.0], [0.1, 0.2, -1.0], [0.1, 0.4, 1.0]])
     found = crossing(effects, [10, 100, 1000], 0.5)
     assert found == pytest.approx([10**-1.5, 0.01, 0.0, 10 ** (-1 + 1 / 6)])
+    peak = crossing(np.array([[0.2, 2.0, 1.0]]), [10, 100, 1000], 0.5, of_most=True)
+    assert peak == pytest.approx([10 ** (-2 + 0.8 / 1.8)])
     value, low, high = share_interval([[0.2] * 5, [0.8] * 5, [1.0] * 5], [10, 100, 1000], 0.9)
     assert value == low == high == pytest.approx(10**-0.5)
 

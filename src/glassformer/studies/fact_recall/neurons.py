@@ -101,11 +101,13 @@ def measure(work: Work, setting: Setting) -> Result:
     curves = _curves(work, neurons, scores, norms, setting)
     counts = _counts(scores["resample"].numel(), setting)
     k = {to: {level: share_interval(curves[to], counts, float(level)) for level in ("0.5", "0.9")} for to in ABLATIONS}
+    most = {to: share_interval(curves[to], counts, 0.5, of_most=True) for to in ABLATIONS}
     size = max(1, round(k["resample"]["0.5"][0] * counts[-1]))
     half, tests = _tested(work, neurons, scores["resample"], norms, size, setting)
     return {
         "n": len(second), "ranked_on": len(first), "layers": [layers.first, layers.stop], "total": counts[-1],
-        "counts": counts, "curves": curves, "k": k, "baseline": other.baseline.tolist(), "half": half,
+        "counts": counts, "curves": curves, "k": k, "k50 of most": most,
+        "baseline": other.baseline.tolist(), "half": half,
         "single": _single(one, other, neurons, scores["resample"], setting), "tests": tests,
     }  # fmt: skip
 
@@ -283,7 +285,8 @@ def tables(result: Result) -> Sequence[Table]:
     """k50 and k90, and falls by size of set."""
     rows = []
     for to, levels in result["k"].items():
-        cells = [shown(*(100 * each for each in levels[level])) for level in ("0.5", "0.9")]
+        found = (levels["0.5"], levels["0.9"], result["k50 of most"][to])
+        cells = [shown(*(100 * each for each in one)) for one in found]
         rows.append((_KINDS[to], *cells, mean_shown(result["curves"][to][-1])))
     title = f"Smallest share of {result['total']} neurons, % [95 %], n = {result['n']} facts"
     sizes = tuple(
@@ -296,7 +299,7 @@ def tables(result: Result) -> Sequence[Table]:
         f"{mean_shown(result['curves']['resample'][-1])}"
     )
     return [
-        Table(title, ("", "k50", "k90", "fall without any of them"), tuple(rows)),
+        Table(title, ("", "k50", "k90", "k50 of the largest fall of any set", "fall without any of them"), tuple(rows)),
         Table("The best single neuron", ("where, and how far the logit difference falls without it",), ((one,),)),
         Table("Fall of the logit difference [95 %]", ("neurons", *(_KINDS[kind] for kind in result["curves"])), sizes),
     ]
@@ -312,9 +315,10 @@ STAGE = Stage(
         "difference, and sets of the best are taken away on the other half: resampled from a subject with another "
         "answer, set to zero, set to the mean, each by a ranking of its own. k50 and k90 are the smallest shares of "
         "all these neurons whose loss is 50 and 90 % of the loss of all (between two measured sizes on a line over the "
-        "logarithm of the share). Controls: as many at random, as many others of like norm (what resampling a neuron "
-        "moves in the stream), the same neurons in unrelated facts. The best single neuron is chosen on the first half "
-        "among the best by estimate."
+        "logarithm of the share). Some neurons work against the others, so that a set may cost more than all do; "
+        "beside k50 stands the share that costs half of the largest fall of any set. Controls: as many at random, as "
+        "many others of like norm (what resampling a neuron moves in the stream), the same neurons in unrelated facts. "
+        "The best single neuron is chosen on the first half among the best by estimate."
     ),
     measure=measure,
     draw=draw,

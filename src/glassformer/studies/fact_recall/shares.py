@@ -9,11 +9,15 @@ import numpy as np
 from glassformer.studies.fact_recall.statistics import Numbers, interval, weighted_mean
 
 
-def crossing(effects: Numbers, counts: Sequence[int], level: float) -> Numbers:
+def crossing(effects: Numbers, counts: Sequence[int], level: float, *, of_most: bool = False) -> Numbers:
     """The smallest share of all at which the effect is `level` of that of all: effects [R, K] of sets of `counts`, of
     which the last holds all. Between two sizes the effect is taken to be a line over log(count); what is reached by the
-    smallest set is given as its share. 0 where all together have no effect above 0."""
-    whole = effects[:, -1:]
+    smallest set is given as its share. 0 where all together have no effect above 0.
+
+    Sets need not grow in effect: some neurons work against the others. `of_most` takes the largest effect of any set
+    for that of all.
+    """
+    whole = effects.max(1, keepdims=True) if of_most else effects[:, -1:]
     shares = np.array(counts) / counts[-1]
     relative = np.where(whole > 0, effects / np.where(whole > 0, whole, 1.0), 0.0)
     first = (relative >= level - 1e-12).argmax(1)
@@ -25,18 +29,25 @@ def crossing(effects: Numbers, counts: Sequence[int], level: float) -> Numbers:
     return np.asarray(np.where(whole[:, 0] > 0, found, 0.0), dtype=np.float64)
 
 
-def share_of(curve: Sequence[Sequence[float]], counts: Sequence[int], level: float, weights: Numbers) -> Numbers:
+def share_of(
+    curve: Sequence[Sequence[float]], counts: Sequence[int], level: float, weights: Numbers, *, of_most: bool = False
+) -> Numbers:
     """`crossing` of the mean effects [K] of facts that weigh so much, [R, n]; the curve is [K][n]."""
     values = np.asarray(curve, dtype=np.float64)
     means = np.stack([weighted_mean(weights, row) for row in values], -1)
-    return crossing(means, counts, level)
+    return crossing(means, counts, level, of_most=of_most)
 
 
-def share_interval(curve: Sequence[Sequence[float]], counts: Sequence[int], level: float) -> tuple[float, float, float]:
+def share_interval(
+    curve: Sequence[Sequence[float]], counts: Sequence[int], level: float, *, of_most: bool = False
+) -> tuple[float, float, float]:
     """The share with its 95 % interval over facts."""
     n = len(curve[0])
-    value = float(share_of(curve, counts, level, np.ones((1, n)))[0])
-    return value, *interval(lambda weights: share_of(curve, counts, level, weights), n)
+
+    def statistic(weights: Numbers) -> Numbers:
+        return share_of(curve, counts, level, weights, of_most=of_most)
+
+    return float(statistic(np.ones((1, n)))[0]), *interval(statistic, n)
 
 
 def heads_for(effects: Numbers, share: float, weights: Numbers) -> Numbers:
