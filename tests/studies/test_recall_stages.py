@@ -77,6 +77,13 @@ def test_cuts_and_outputs_as_in_a_whole_run(bench: Bench) -> None:
     assert (bench.difference([cut], Layers(0, 1), "subject.last") - bench.baseline).abs().max() > 1e-3
 
 
+def test_what_does_not_fit_is_computed_each_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glassformer.studies.fact_recall.bench.KEPT_BYTES", 0)
+    again = replace(bench, seen={})
+    assert torch.equal(again.streams([0, 2], "end"), torch.stack([bench.stream(0, "end"), bench.stream(2, "end")]))
+    assert not again.seen and bench.seen
+
+
 def test_states_after_a_cut(bench: Bench) -> None:
     cut = knockout("self_attention[0]", dst="subject.last", src="subject[:-1]")
     site = "residual_post[1] @ subject.last"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,9 @@ from glassformer.tasks.model import Model
 
 BATCH = 16
 """Texts that are run together. All begin where the first of them is edited, so that small batches save more."""
+
+KEPT_BYTES = 2_000_000_000
+"""So much of what was seen before an edit is kept at most; the rest is computed each time."""
 
 ELSEWHERE = "elsewhere[:-1]"
 """The span of a control's positions; it may be empty, which a whole span may not, so that one too many is named."""
@@ -81,6 +84,8 @@ class Bench:
     facts: Facts
     inputs: Inputs
     seed: int = 0
+    seen: dict[int, Prefix] = field(default_factory=dict)
+    """Of some batches, what was seen of them before any edit."""
 
     @classmethod
     def of(cls, model: Model, facts: Facts, seed: int = 0) -> Bench:
@@ -119,27 +124,39 @@ class Bench:
         return torch.tensor(answer_ids(self.model, self.facts), device=self.model.device)
 
     @cached_property
-    def batches(self) -> list[tuple[Int[Tensor, b], Prefix]]:
-        """The texts in batches of like places of the subject's end, with what was seen of each before any edit."""
-        order = self.inputs.places("subject.last", "text").index[:, 0].argsort(stable=True)
-        parts = order.split(BATCH)
-        return [(rows, Prefix.of(self.network, self.inputs, rows)) for rows in parts]
+    def order(self) -> tuple[Int[Tensor, b], ...]:
+        """The rows of each batch: texts of like places of the subject's end."""
+        return self.inputs.places("subject.last", "text").index[:, 0].argsort(stable=True).split(BATCH)
+
+    def batches(self) -> Iterator[tuple[Int[Tensor, b], Prefix]]:
+        """The rows of each batch, and what is seen of them without any edit: kept for the next time where it fits."""
+        for number, rows in enumerate(self.order):
+            prefix = self.seen.get(number) or Prefix.of(self.network, self.inputs, rows)
+            if number not in self.seen and sum(map(_bytes, self.seen.values())) < KEPT_BYTES:
+                self.seen[number] = prefix
+            yield rows, prefix
 
     @cached_property
     def baseline(self) -> Float[Tensor, n]:
         """The logit difference without any edit."""
-        return self._gathered([self._difference(prefix.logits, rows) for rows, prefix in self.batches])
+        return self._gathered([self._difference(prefix.logits, rows) for rows, prefix in self.batches()])
 
     @cached_property
     def right(self) -> Tensor:
         """Whether the likeliest token is the answer's, without any edit."""
-        return self._gathered([prefix.logits.argmax(-1) == self.answers[rows] for rows, prefix in self.batches])
+        return self._gathered([prefix.logits.argmax(-1) == self.answers[rows] for rows, prefix in self.batches()])
 
     def stream(self, after: int, at: str) -> Float[Tensor, "n D"]:
         """The stream after so many layers (0: the embedding) at the one position `at`, without any edit."""
-        places = self.inputs.places(at, "text").index[:, 0]
-        found = [prefix.reads[after][torch.arange(len(rows)), places[rows]] for rows, prefix in self.batches]
-        return self._gathered(found)
+        return self.streams([after], at)[0]
+
+    def streams(self, after: Sequence[int], at: str) -> Float[Tensor, "L n D"]:
+        """`stream` after each of several numbers of layers."""
+        places, found = self.inputs.places(at, "text").index[:, 0], []
+        for rows, prefix in self.batches():
+            here = torch.arange(len(rows)), places[rows]
+            found.append(torch.stack([prefix.reads[each][here] for each in after], 1))
+        return self._gathered(found).transpose(0, 1)
 
     def difference(self, edits: Sequence[Edit | Acting], layers: Layers, at: str) -> Float[Tensor, n]:
         """logit(answer) − logit(partner's answer) at the end, with edits in these layers and later, at `at` and later
@@ -151,7 +168,7 @@ class Bench:
         name = f"residual_post[{after - 1}]"
         places, found = self.inputs.places(at, "text").index[:, 0], []
         acting = self._ready(edits)
-        for rows, prefix in self.batches:
+        for rows, prefix in self.batches():
             keep = Keep("stream", None, False)
             plan = self._plan(acting, rows, {name: keep})
             begin = int(places[rows].min())
@@ -188,7 +205,7 @@ class Bench:
     ) -> list[Tensor]:
         places: Places = self.inputs.places(at, "text")
         acting, found = self._ready(edits), []
-        for rows, prefix in self.batches:
+        for rows, prefix in self.batches():
             real = places.real[rows]
             begin = int(places.index[rows][real].min()) if bool(real.any()) else int(self.inputs.ends[rows].min())
             with torch.no_grad():
@@ -213,7 +230,7 @@ class Bench:
 
     def _gathered(self, parts: Sequence[Tensor]) -> Tensor:
         """Rows in the order of the facts again."""
-        order = torch.cat([rows for rows, _ in self.batches])
+        order = torch.cat(self.order)
         joined = torch.cat(list(parts))
         found = torch.empty_like(joined)
         found[order] = joined
@@ -235,6 +252,11 @@ def with_elsewhere(inputs: Inputs, span: str, seed: int, only_before: bool = Fal
         ranges.append((first, first + (count if room else 0) + 1))
     text = inputs.text
     return replace(inputs, text=replace(text, spans={**text.spans, ELSEWHERE.partition("[")[0]: ranges}))
+
+
+def _bytes(prefix: Prefix) -> int:
+    tensors = [*prefix.reads, *(each for pair in prefix.memories for each in pair)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def halved(labels: Sequence[str], seed: int) -> tuple[list[int], list[int]]:

@@ -60,12 +60,7 @@ def _of_several_tokens(bench: Bench) -> Bench:
     if len(counts) < 2 or min(counts.values()) < 2:
         raise InputError("too few names have several tokens")
     chosen = bench if len(rows) == len(bench.facts) else bench.rows(rows)
-    inputs = with_elsewhere(chosen.inputs, EARLIER, chosen.seed, only_before=True)
-    if chosen is bench:
-        same = replace(bench, inputs=inputs)
-        same.__dict__["batches"] = bench.batches  # the texts are the same: what was seen of them is not seen again
-        return same
-    return replace(chosen, inputs=inputs)
+    return replace(chosen, inputs=with_elsewhere(chosen.inputs, EARLIER, chosen.seed, only_before=True))
 
 
 def _bare(bench: Bench) -> Bench:

@@ -72,8 +72,7 @@ def _readings(bench: Bench, chance: Bench, setting: Setting) -> dict[str, Any]:
     """`interpret.probes.probe` at some layers: accuracy, shuffled labels, bag of tokens, random weights."""
     step = max(1, bench.depth // setting.pick(2, 4, 10))
     places = sorted({*range(0, bench.depth + 1, step), bench.depth})
-    states = torch.stack([bench.stream(place, LAST) for place in places])
-    blank = torch.stack([chance.stream(place, LAST) for place in places])
+    states, blank = bench.streams(places, LAST), chance.streams(places, LAST)
     counts = min(bench.facts.classes.values())
     found = probe(
         states, bench.classes, groups=bench.facts.subjects, folds=min(5, counts), shuffles=SHUFFLES, seed=bench.seed,
