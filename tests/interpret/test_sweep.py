@@ -16,6 +16,7 @@ from torch import Tensor
 
 import glassformer as gf
 from glassformer.errors import InputError
+from glassformer.interpret.edits import Patch
 from glassformer.interpret.expressions import parse
 from glassformer.interpret.swept import Sweep
 
@@ -289,7 +290,7 @@ def test_pictures(over: str, lengths: tuple[int, ...], tmp_path: Path) -> None:
         ({"edit": gf.patch, "over": "residual_post[*]"}, "say the 'source' to patch from"),
         ({"edit": gf.patch, "over": "residual_post[*]", "source": [[1, 2]]}, "3 texts are patched from 1"),
         ({"edit": gf.patch, "over": "residual_post[*]", "source": [[1, 2]] * 3}, "text 1 has 5 positions there"),
-        ({"edit": gf.ablate, "over": "residual_post[*]", "to": "zero", "method": "guess"}, "'method' must be exact or"),
+        ({"edit": gf.ablate, "over": "residual_post[*]", "to": "zero", "method": "guess"}, "'method' must be exact"),
         ({"edit": gf.ablate, "over": "residual_pots[*]", "to": "zero"}, "no site 'residual_pots'"),
     ],
 )
@@ -310,3 +311,43 @@ def test_rows_and_unequal_facts_cannot_be_swept() -> None:
     )
     with pytest.raises(InputError, match="no fact has as many tokens as the one it is swapped with"):
         gf.sweep(writer(), two, gf.patch, over="residual_post[*] @ *")
+
+
+@pytest.mark.parametrize("over", ["self_attention.mixed[*].head[2,1] @ *", "feed_forward.output[*] @ *"])
+def test_midpoint_takes_the_gradient_halfway(over: str) -> None:
+    this = case("rotary, shared keys", (5, 7, 3), ())
+    source = gf.trace(this.network, other(this).rows, over)
+    found = swept(this, gf.patch, over, source=source, method="midpoint", recheck=2)
+    expression = parse(over, this.network)
+    old = gf.trace(this.network, this.rows, over).whole(expression)
+    new = source.whole(expression)
+    assert found.estimates is not None
+    for layer, name in enumerate(expression.names):
+        half = {name: (old[name] + new[name]) / 2}
+        text = over.replace("[*]", f"[{layer}]")
+        edit = Patch(text, half)
+        slope = gf.trace(this.network, this.rows, text, grad=score, edits=[edit]).grad.whole(parse(text, this.network))
+        product = ((new[name] - old[name]) * slope[name]).sum(-1)
+        product = product if expression.kind == "heads" else product[:, None]
+        wanted = product.masked_fill(~found.places.real[:, None], math.nan)
+        torch.testing.assert_close(found.estimates[:, layer], wanted, equal_nan=True, atol=1e-5, rtol=1e-4)
+
+
+def test_midpoint_is_right_to_the_second_order() -> None:
+    """Where the metric is the square of what is patched, it is the effect itself."""
+    this = case("learned positions", (5, 7, 3), ())
+    over = "logits @ end"
+    source = gf.trace(this.network, other(this).rows, over)
+
+    def square(logits: Tensor, rows: Any) -> Tensor:
+        return logits[:, 3].square()
+
+    def by(method: str) -> Sweep:
+        settings: dict[str, Any] = {"source": source, "metric": square, "method": method, "recheck": 0}
+        return gf.sweep(this.network, this.rows, gf.patch, over=over, **settings)
+
+    exact = gf.sweep(this.network, this.rows, gf.patch, over=over, source=source, metric=square).changes
+    halfway, plain = by("midpoint").estimates, by("attribution").estimates
+    assert halfway is not None and plain is not None
+    torch.testing.assert_close(halfway, exact)
+    assert not torch.allclose(plain, exact, rtol=0.01)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glassformer.errors import InputError
 from glassformer.interpret.acting import Chain, Put, Window, chosen_heads
-from glassformer.interpret.edits import Edit, ablate, apply, patch, steer
+from glassformer.interpret.edits import Edit, Patch, ablate, apply, patch, steer
 from glassformer.interpret.expressions import Expression, parse
 from glassformer.interpret.inputs import Inputs, network_of, prepare, repeated
 from glassformer.interpret.metrics import Metric, Scores, metric_of
@@ -23,7 +23,7 @@ from glassformer.interpret.swept import Sweep
 from glassformer.interpret.trace import BATCH, Trace, trace
 from glassformer.models.decoder import Decoder
 
-Method = Literal["exact", "attribution"]
+Method = Literal["exact", "attribution", "midpoint"]
 
 TOKENS = 384
 """Edited texts are run together up to so many positions. More waste more on positions before their edit; fewer leave
@@ -52,7 +52,9 @@ def sweep(
 
     "exact" runs the model for each place; the blocks and positions before it are computed once, and many places are run
     together. "attribution" estimates all places from one forward and one backward pass, (new − old) · gradient
-    (attribution patching, Nanda 2023), and runs the `recheck` largest exactly.
+    (attribution patching, Nanda 2023), and runs the `recheck` largest exactly. "midpoint" takes the gradient of each
+    layer where all its places are halfway to their new values, a forward and a backward pass a layer: right to the
+    second order, it follows the exact effects far better, and is quicker than they are where a layer has many places.
     """
     network = network_of(model)
     expression = parse(over, network)
@@ -63,10 +65,11 @@ def sweep(
             raise InputError("a sweep is of patch (which has a 'source'), ablate, steer or apply.")
         inputs, made, others = prepare(model, given, target), edit(over, **settings), None
     work = _Work(model, network, inputs, expression, made, metric_of(metric, model, inputs, others), tokens)
-    if method == "attribution":
-        return work.estimated(recheck, str(metric) if isinstance(metric, str) else "metric")
+    if method in ("attribution", "midpoint"):
+        halfway = method == "midpoint"
+        return work.estimated(recheck, str(metric) if isinstance(metric, str) else "metric", halfway)
     if method != "exact":
-        raise InputError(f"'method' must be exact or attribution, got {method!r}.")
+        raise InputError(f"'method' must be exact, attribution or midpoint, got {method!r}.")
     return work.exact(str(metric) if isinstance(metric, str) else "metric")
 
 
@@ -106,8 +109,8 @@ class _Work:
         values, baseline = self._measured(self.cells, torch.ones_like(self.places.real))
         return Sweep(self.expression, self.inputs, self.places, metric, baseline, values, None)
 
-    def estimated(self, recheck: int, metric: str) -> Sweep:
-        estimates = self._estimates()
+    def estimated(self, recheck: int, metric: str, halfway: bool) -> Sweep:
+        estimates = self._estimates(halfway)
         size = estimates.abs().nan_to_num().mean(0)
         values, baseline = None, None
         best = size.flatten().topk(min(recheck, size.numel())).indices
@@ -197,27 +200,39 @@ class _Work:
         count: int = config.kv_heads if self.expression.site.endswith((".key", ".value")) else config.n_heads
         return count
 
-    def _estimates(self) -> Float[Tensor, "n L H k"]:
+    def _estimates(self, halfway: bool) -> Float[Tensor, "n L H k"]:
         """(new − old) · gradient, summed over a position's numbers; of a pattern, over its keys."""
         kept = trace(self.model, self.inputs, self.expression.text, grad=self.scores)
         old, slopes = (each.whole(self.expression) for each in (kept, kept.grad))
-        n, k = self.places.index.shape
-        slots = torch.arange(k, device=self.places.index.device).expand(n, k)
-        everything, of, heads = slice(0, n), self._keys(), self.expression.heads
         found = []
         for name in self.expression.names:
-            new = self.acting.new(name, everything, of)
-            if heads is None:
-                put = new(old[name], slots)
-            else:
-                put = new(chosen_heads(old[name], heads, self._all_heads), slots)[:, list(heads)]
-            change = put.to(old[name].dtype) - old[name]
-            product = change * slopes[name]
-            found.append(product.sum(-1) if self.expression.kind != "stream" else product.sum(-1)[:, None])
+            change = self._change(name, old[name])
+            slope = self._slope_halfway(name, old[name] + change / 2) if halfway else slopes[name]
+            product = (change * slope).sum(-1)
+            found.append(product if self.expression.kind != "stream" else product[:, None])
         result = torch.stack(found, 1)
         if self.expression.heads is None and result.shape[2] > 1:
             result = result.sum(2, keepdim=True)
         return result.masked_fill(~self.places.real[:, None, None], torch.nan).float().cpu()
+
+    def _change(self, name: str, old: Tensor) -> Tensor:
+        """What the edit puts at a site, less what was there, at all slots."""
+        n, k = self.places.index.shape
+        slots = torch.arange(k, device=self.places.index.device).expand(n, k)
+        new, heads = self.acting.new(name, slice(0, n), self._keys()), self.expression.heads
+        if heads is None:
+            return new(old, slots).to(old.dtype) - old
+        return new(chosen_heads(old, heads, self._all_heads), slots)[:, list(heads)].to(old.dtype) - old
+
+    def _slope_halfway(self, name: str, half: Tensor) -> Tensor:
+        """The gradient at one site, where it has the values `half` in all its places."""
+        expression = self.expression
+        place = expression.at if expression.of is None else f"{expression.at}<-{expression.of}"
+        heads = "" if expression.heads is None else f".head[{','.join(map(str, expression.heads))}]"
+        text = f"{name}{heads} @ {place}"
+        found = trace(self.model, self.inputs, text, grad=self.scores, edits=[Patch(text, {name: half})])
+        slope: Tensor = found.grad.whole(parse(text, self.network))[name]
+        return slope
 
     def _keys(self) -> Window | None:
         """Where the keys of a pattern are, of which a trace keeps those of the span alone, one after another."""
