@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.interpret.acting import Chain, Cuts, Keep, Put
+from glassformer.interpret.edits import Apply
 from glassformer.interpret.running import Plan, last_states
 from glassformer.layers.sites import edges, sites
 
@@ -50,7 +51,7 @@ def run_compiled(network: nn.Module, plan: Plan, arguments: tuple[Tensor, ...]) 
 
 
 def _compiled(network: nn.Module, plan: Plan, grad: bool) -> Compiled:
-    key = (plan.reaches_head, grad, *_structure(plan))
+    key = (network.training, plan.reaches_head, grad, *_structure(plan))
     with _changing:
         kept = _cache.setdefault(network, OrderedDict())
         if key not in kept:
@@ -84,6 +85,12 @@ def _part(function: Any) -> tuple[Any, ...]:
         return "keep", function.grad
     if isinstance(function, Put):
         heads = None if function.heads is None else tuple(function.heads)
-        return "put", function.kind, heads, function.of is None, function.new.__code__
+        return "put", function.kind, heads, function.of is None, function.new.__code__, _applied(function.new)
     assert not isinstance(function, Chain)
     return (function,)
+
+
+def _applied(new: Any) -> tuple[Any, ...]:
+    """The functions of a user's that `new` calls: others are other code."""
+    cells = [cell.cell_contents for cell in new.__closure__ or ()]
+    return tuple(cell.function for cell in cells if isinstance(cell, Apply))

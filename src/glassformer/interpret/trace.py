@@ -134,6 +134,8 @@ def trace(
     for setting, value, least in (("batch_size", batch_size, 1), ("generate", generate, 0)):
         if value < least:
             raise InputError(f"'{setting}' must be at least {least}, got {value}.")
+    if compiled and grad is not None:
+        raise InputError("gradients at sites are not there in compiled graphs: leave out 'compiled' or 'grad'.")
     inputs = prepare(model, given, target, spans)
     if generate:
         inputs = _generated(model, inputs, edits, generate)
