@@ -108,6 +108,8 @@ class Edit(Protocol):
 def call(model: Model, text: Any, target: Any, edits: Sequence[Edit] = ()) -> Output:
     """See `Model.__call__`."""
     if edits:
+        if not isinstance(edits, Sequence) or not hasattr(edits[0], "run"):
+            raise InputError(f"'edits' must be a list of edits (patch, ablate, knockout, steer, apply), got {edits!r}.")
         return edits[0].run(model, text, target, edits)
     if isinstance(model.network, TextToText):
         if target is None:
