@@ -24,6 +24,10 @@ def test_the_whole_report(glassformer: Glassformer, tmp_path: Path) -> None:
     assert "train recipes/multi30k-en-de-tok.toml" in page and not re.search(r"https?://|<script", page)
     for source in re.findall(r'src="([^"]+)"', page):
         assert (tmp_path / "report" / source).read_bytes().startswith(b"\x89PNG")
+    shown = (tmp_path / "report" / "report.md").read_text()
+    images = re.findall(r"\]\((figures/[^)]+)\)", shown)
+    assert sorted(images) == sorted(re.findall(r'src="([^"]+)"', page))
+    assert len(re.findall(r"^\| \[\d\]\(#", shown, re.MULTILINE)) == len(claims)
     numbers = json.loads((tmp_path / "report" / "report.json").read_text())
     assert list(numbers["parts"]) == PARTS and numbers["measured"]["threads"] == "1"
     begun = (tmp_path / "report" / "parts" / "cost.json").read_bytes()

@@ -65,6 +65,7 @@ def test_a_model_that_knows_none_of_the_facts(glassformer: Glassformer, tiny_dec
     assert all(": not testable here" in line for line in verdicts)
     text = (place / page).read_text()
     assert "Not testable" in text and not re.search(r"https?://|<script", text)
+    assert "*not testable here*" in (place / "loaded" / "report.md").read_text()
     assert list(json.loads((place / "loaded" / "report.json").read_text())["parts"]) == ["gate", *STAGES]
     again = glassformer(*common, "--json", cwd=place)
     claims = [json.loads(line) for line in again.out.splitlines()]

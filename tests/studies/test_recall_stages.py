@@ -35,8 +35,9 @@ from glassformer.studies.fact_recall.reading import bag_of, folds_of, read
 from glassformer.studies.fact_recall.stages import Material, Work
 from glassformer.studies.fact_recall.swap import answer_basis, orthonormal, random_basis, swapped
 from glassformer.studies.fact_recall.verdicts import judged
-from glassformer.studies.report import claims_of, write_report
+from glassformer.studies.report import write_report
 from glassformer.studies.running import Done
+from glassformer.studies.sections import claims_of
 from glassformer.studies.study import Setting
 
 

@@ -17,8 +17,9 @@ from glassformer.models.counting import count
 from glassformer.models.families import network_class
 from glassformer.studies.architectures.families import COLORS, matched
 from glassformer.studies.fitting import fit
-from glassformer.studies.report import claims_of, write_report
+from glassformer.studies.report import write_report
 from glassformer.studies.running import run_parts
+from glassformer.studies.sections import claims_of
 from glassformer.studies.study import (
     Part,
     Picture,
@@ -102,6 +103,9 @@ def test_the_report_opens_alone_and_tells_all(tmp_path: Path) -> None:
     sources = re.findall(r'src="([^"]+)"', text)
     assert sources == ["figures/line.png"]
     assert all((tmp_path / source).read_bytes().startswith(b"\x89PNG") for source in sources)
+    shown = (tmp_path / "report.md").read_text()
+    assert "# A \\<study>\n" in shown and "(figures/line.png)" in shown and "| It is \\<2>. |" in shown
+    assert "**Not measured:** there is nothing to measure" in shown
     numbers = json.loads((tmp_path / "report.json").read_text())
     assert numbers["parts"]["counted"]["result"]["value"] == 2
     assert numbers["parts"]["counted"]["claims"][0]["verdict"] == "supported"

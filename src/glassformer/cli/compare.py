@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from glassformer.cli.output import put, put_json, say
+from glassformer.cli.output import put
+from glassformer.cli.studies import (
+    ClaimsOption,
+    DataRootOption,
+    OutOption,
+    ScaleOption,
+    ThreadsOption,
+    put_claims,
+    setting_of,
+    write_study,
+)
 from glassformer.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from glassformer.studies.running import Done
-    from glassformer.studies.study import Part, Setting
+    from glassformer.studies.study import Part
 
 
 def compare(
@@ -21,9 +29,7 @@ def compare(
     quick: Annotated[
         bool, Parameter(help="Minutes instead of an hour: smaller networks, fewer seeds.", negative="")
     ] = False,
-    out: Annotated[Path, Parameter(help="The report's folder. What is measured there already is kept.")] = Path(
-        "compare"
-    ),
+    out: OutOption = Path("compare"),
     runs: Annotated[
         tuple[Path, ...],
         Parameter(
@@ -43,30 +49,27 @@ def compare(
             show_default=False,
         ),
     ] = (),
-    data_root: Annotated[
-        Path | None, Parameter(help="Where the data lies. Without it, the folder in GLASSFORMER_DATA, else data/.")
-    ] = None,
-    threads: Annotated[int | None, Parameter(help="How many threads to use; all cores unless given.")] = None,
-    scale: Annotated[
-        Literal["toy", "quick", "full"] | None, Parameter(help="The size by name; 'toy' is for tests.", show=False)
-    ] = None,
-    json: Annotated[bool, Parameter(help="The claims as JSON lines on standard output.", negative="")] = False,
+    data_root: DataRootOption = None,
+    threads: ThreadsOption = None,
+    scale: ScaleOption = None,
+    json: ClaimsOption = False,
 ) -> None:
     """Compare recurrence, convolution and attention at equal size: quality, cost, memory, distance, order, depth.
 
-    Writes report.html, which opens from the file system, its figures as PNG, and report.json with every number. Each
-    part is kept as soon as it is measured: what was interrupted goes on from there. The page's path is printed on
-    standard output, or with --json each claim with its verdict.
+    Writes report.html, which opens from the file system, the same as report.md, its figures as PNG, and report.json
+    with every number. Each part is kept as soon as it is measured: what was interrupted goes on from there. The page's
+    path is printed on standard output, or with --json each claim with its verdict.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"--threads must be at least 1, got {threads}.")
+    setting = setting_of(scale, quick, threads, data_root, tuple(runs), train)
+    from glassformer.studies.architectures import ABOUT, TITLE
     from glassformer.studies.running import run_parts
-    from glassformer.studies.study import Setting, matplotlib_figure
 
-    matplotlib_figure(1, 1)  # missing? say so before an hour of measuring
-    size = scale or ("quick" if quick else "full")
-    setting = Setting(size, threads or os.cpu_count() or 1, tuple(runs), data_root, train, say)
-    _report(run_parts(_chosen(only), setting, out), setting, out, json)
+    done = run_parts(_chosen(only), setting, out)
+    page = write_study(TITLE, ABOUT, done, setting, out)
+    if json:
+        put_claims(done)
+    else:
+        put(str(page))
 
 
 def _chosen(only: tuple[str, ...]) -> list[Part]:
@@ -80,25 +83,3 @@ def _chosen(only: tuple[str, ...]) -> list[Part]:
                 f"--only: there is no part '{name}'.{did_you_mean(name, known)} Parts: {', '.join(known)}."
             )
     return [known[name] for name in known if not only or name in only]
-
-
-def _report(done: list[Done], setting: Setting, out: Path, json: bool) -> None:
-    """Write the report, and say where it is, or what it claims."""
-    from glassformer.studies.architectures import ABOUT, TITLE
-    from glassformer.studies.report import claims_of, write_report
-    from glassformer.training.machine import processor
-
-    notes = [
-        ("scale", setting.scale),
-        ("machine", processor()),
-        ("threads", str(setting.threads)),
-        ("time", f"{sum(each.seconds for each in done) / 60:.1f} min"),
-    ]
-    page = write_report(TITLE, ABOUT, done, out, notes)
-    if not json:
-        put(str(page))
-        return
-    for each in done:
-        for claim in claims_of(each):
-            record = {"claim": claim.text, "measured": claim.measured, "verdict": claim.verdict}
-            put_json({"part": each.part.name, **record})

@@ -1,16 +1,18 @@
-"""One report of a study: HTML that opens from the file system, the figures as PNG, and all numbers as JSON."""
+"""One report of a study: HTML that opens from the file system, Markdown, the figures as PNG, all numbers as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from glassformer.checkpoints.files import write_bytes, write_json
+from glassformer.studies.markdown import report_markdown
 from glassformer.studies.running import Done
-from glassformer.studies.study import Claim, Picture, Table
+from glassformer.studies.sections import Section, sections_of
+from glassformer.studies.study import Claim, Table
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -27,45 +29,35 @@ th { background: #f5f5f5; } caption { text-align: left; font-weight: 600; paddin
 
 
 def write_report(title: str, about: str, done: Sequence[Done], out: Path, notes: Sequence[tuple[str, str]]) -> Path:
-    """Write report.html, report.json and figures/ into `out`; the path of the page.
+    """Write report.html, report.md, report.json and figures/ into `out`; the path of the page.
 
     `about` is the introduction, `notes` are names and values about how it was measured (machine, threads, seeds).
     """
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    pictures = {each.part.name: list(each.part.draw(each.result, figures)) for each in done if each.result is not None}
-    write_json(out / "report.json", _numbers(title, done, notes))
+    sections = sections_of(done, figures)
+    write_json(out / "report.json", _numbers(title, sections, notes))
+    write_bytes(out / "report.md", report_markdown(title, about, sections, notes).encode())
     page = out / "report.html"
-    write_bytes(page, _page(title, about, done, pictures, notes).encode())
+    write_bytes(page, _page(title, about, sections, notes).encode())
     return page
 
 
-def claims_of(done: Done) -> list[Claim]:
-    """What a part says; nothing where it was not measured."""
-    return [] if done.result is None else list(done.part.claims(done.result))
-
-
-def _numbers(title: str, done: Sequence[Done], notes: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _numbers(title: str, sections: Sequence[Section], notes: Sequence[tuple[str, str]]) -> dict[str, Any]:
     parts = {
         each.part.name: {
             "title": each.part.title,
-            "seconds": each.seconds,
-            "missing": each.missing,
-            "result": each.result,
-            "claims": [dataclasses.asdict(claim) for claim in claims_of(each)],
+            "seconds": each.done.seconds,
+            "missing": each.done.missing,
+            "result": each.done.result,
+            "claims": [dataclasses.asdict(claim) for claim in each.claims],
         }
-        for each in done
+        for each in sections
     }
     return {"title": title, "measured": dict(notes), "parts": parts}
 
 
-def _page(
-    title: str,
-    about: str,
-    done: Sequence[Done],
-    pictures: dict[str, list[Picture]],
-    notes: Sequence[tuple[str, str]],
-) -> str:
+def _page(title: str, about: str, sections: Sequence[Section], notes: Sequence[tuple[str, str]]) -> str:
     parts = [
         "<!doctype html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
@@ -74,39 +66,40 @@ def _page(
         f"<h1>{html.escape(title)}</h1>",
         *(f"<p>{html.escape(paragraph)}</p>" for paragraph in about.split("\n\n")),
         _table(Table("How it was measured", ("", ""), tuple(notes))),
-        _summary(done),
+        _summary(sections),
     ]
-    for number, each in enumerate(done, 1):
-        parts += _part(number, each, pictures.get(each.part.name, []))
+    for section in sections:
+        parts += _section(section)
     return "\n".join([*parts, "</body></html>", ""])
 
 
-def _summary(done: Sequence[Done]) -> str:
+def _summary(sections: Sequence[Section]) -> str:
     rows = [
-        f'<tr><td><a href="#{each.part.name}">{number}</a></td><td>{html.escape(claim.text)}</td>{_verdict(claim)}</tr>'
-        for number, each in enumerate(done, 1)
-        for claim in claims_of(each)
+        f'<tr><td><a href="#{each.part.name}">{each.number}</a></td><td>{html.escape(claim.text)}</td>'
+        f"{_verdict(claim)}</tr>"
+        for each in sections
+        for claim in each.claims
     ]
     head = "<tr><th>part</th><th>claim</th><th>verdict</th></tr>"
     return f"<table><caption>All claims</caption>{head}{''.join(rows)}</table>"
 
 
-def _part(number: int, done: Done, pictures: Sequence[Picture]) -> Iterable[str]:
-    part = done.part
-    yield f'<h2 id="{part.name}">{number}. {html.escape(part.title)}</h2>'
+def _section(section: Section) -> Iterator[str]:
+    part, done = section.part, section.done
+    yield f'<h2 id="{part.name}">{section.number}. {html.escape(part.title)}</h2>'
     yield f"<p>{html.escape(part.question)}</p>"
     yield f'<p class="method">{html.escape(part.method)}</p>'
     if done.result is None:
         yield f'<p class="note">Not measured: {html.escape(done.missing)}</p>'
         return
-    for picture in pictures:
+    for picture in section.pictures:
         caption = html.escape(picture.caption)
         yield f'<figure><img src="figures/{picture.file}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-    yield from map(_table, part.tables(done.result))
+    yield from map(_table, section.tables)
     rows = [
         f"<tr><td>{html.escape(claim.text)}</td><td>{html.escape(claim.rule)}</td>"
         f"<td>{html.escape(claim.measured)}</td>{_verdict(claim)}</tr>"
-        for claim in claims_of(done)
+        for claim in section.claims
     ]
     head = "<tr><th>claim</th><th>rule</th><th>measured</th><th>verdict</th></tr>"
     yield f"<table><caption>Claims</caption>{head}{''.join(rows)}</table>"
