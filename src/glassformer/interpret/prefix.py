@@ -1,12 +1,12 @@
 """Not computing twice what an edit cannot change: the blocks before it, and the positions before it.
 
 A decoder is run once; later runs begin at the block and the position of their edit, and look back at keys and values of
-the first one. In the last block only the end of the text is computed, where the next word is said.
+the first one. Behind the block of the edit they go on packed (`packed.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from glassformer.interpret.acting import Put, Window
 from glassformer.interpret.inputs import Inputs, Rows
+from glassformer.interpret.packed import Joining, Runs, last_states
 from glassformer.interpret.running import Plan
 from glassformer.layers.block import Stack
 from glassformer.layers.masks import seen_mask
@@ -55,22 +56,36 @@ class Prefix:
         """What is said at the end of each text."""
         rows = torch.arange(len(self.ends), device=self.ends.device)
         with torch.no_grad():
-            return _say(self.network, self.reads[-1][rows, self.ends][:, None])
+            return self.say(self.reads[-1][rows, self.ends])
 
     def run(self, rows: Int[Tensor, e], plan: Plan, layer: int, begin: int) -> Float[Tensor, "e V"]:
         """The logits at the ends of texts `rows`, run by a plan that acts in block `layer` and later, at position
         `begin` and later."""
-        stack: Stack = plan.on(self.network).stack
-        for window in _windows(plan):
-            window.seen = begin
-        return self._finish(stack, rows, self.reads[layer][rows, begin:], layer, begin, plan)
+        return self._finish(_from(plan, self.network, begin), rows, self.reads[layer][rows, begin:], layer, begin, plan)
 
-    def put(self, rows: Int[Tensor, e], put: Put, layer: int, begin: int) -> Float[Tensor, "e V"]:
-        """The logits at the ends, were what block `layer` reads put in place by `put` (of residual_post in the block
-        before)."""
+    def block(self, runs: Runs, plan: Plan, layer: int) -> Joining:
+        """Some runs behind block `layer`, the one in which a plan acts."""
+        begin = int(runs.first.min())
+        x = self.reads[layer][runs.text, begin:]
+        x = self._blocks(_from(plan, self.network, begin), runs.text, x, layer, layer + 1, begin)
+        return Joining(runs, runs.picked(x, begin))
+
+    def put(self, runs: Runs, put: Put, layer: int) -> Joining:
+        """Some runs before block `layer`, where what it reads is put in place by `put`."""
+        begin = int(runs.first.min())
         put.at.seen = begin
-        x = put(self.reads[layer][rows, begin:])
-        return self._finish(self.network.stack, rows, x, layer, begin, Plan({}, {}, {}))
+        return Joining(runs, runs.picked(put(self.reads[layer][runs.text, begin:]), begin))
+
+    def last_states(self, joining: Mapping[int, Sequence[Joining]]) -> Float[Tensor, "E D"]:
+        """What the last block gives at the ends of all runs (`packed.last_states`)."""
+        return last_states(self.network.stack, self.memories, joining)
+
+    def say(self, states: Float[Tensor, "e D"]) -> Float[Tensor, "e V"]:
+        """The logits, of what the last block gives."""
+        norm = self.network.stack.final_norm
+        states = states if norm is None else norm(states)
+        logits: Tensor = self.network.logits(self.network.head(states))
+        return logits
 
     def _finish(self, stack: Stack, rows: Tensor, x: Tensor, layer: int, begin: int, plan: Plan) -> Tensor:
         """From what block `layer` reads at the positions from `begin` to the logits."""
@@ -80,7 +95,7 @@ class Prefix:
         here = x[torch.arange(len(rows), device=x.device), ends - begin][:, None]
         if short:
             here = self._last(stack, rows, x, here, begin)
-        return _say(self.network, here)
+        return self.say(here[:, 0])
 
     def _blocks(self, stack: Stack, rows: Tensor, x: Tensor, first: int, last: int, begin: int) -> Tensor:
         if first >= last:
@@ -126,11 +141,12 @@ def _joined(before: KeysValues, new: KeysValues) -> KeysValues:
     return torch.cat((before[0], new[0]), 2), torch.cat((before[1], new[1]), 2)
 
 
-def _say(network: Decoder, states: Float[Tensor, "e 1 D"]) -> Float[Tensor, "e V"]:
-    norm = network.stack.final_norm
-    states = states if norm is None else norm(states)
-    logits: Tensor = network.logits(network.head(states[:, 0]))
-    return logits
+def _from(plan: Plan, network: Decoder, begin: int) -> Stack:
+    """The stack with a plan, which sees positions from `begin` on."""
+    for window in _windows(plan):
+        window.seen = begin
+    stack: Stack = plan.on(network).stack
+    return stack
 
 
 def _windows(plan: Plan) -> list[Window]:

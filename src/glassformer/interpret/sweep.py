@@ -16,6 +16,7 @@ from glassformer.interpret.edits import Edit, Patch, ablate, apply, patch, steer
 from glassformer.interpret.expressions import Expression, parse
 from glassformer.interpret.inputs import Inputs, network_of, prepare, repeated
 from glassformer.interpret.metrics import Metric, Scores, metric_of
+from glassformer.interpret.packed import Joining, Runs
 from glassformer.interpret.prefix import Prefix
 from glassformer.interpret.running import Plan, run
 from glassformer.interpret.spans import Places
@@ -25,9 +26,14 @@ from glassformer.models.decoder import Decoder
 
 Method = Literal["exact", "attribution", "midpoint"]
 
-TOKENS = 384
-"""Edited texts are run together up to so many positions. More waste more on positions before their edit; fewer leave
-products of matrices too small to be quick."""
+TOKENS = 2048
+"""Edited texts are run together up to so many positions."""
+
+BLOCK_TOKENS = 384
+"""The same in the block of the edit, where the positions before it are computed as well for all but the earliest."""
+
+SAID = 512
+"""Logits are computed for so many runs at once: of a large vocabulary they take much memory."""
 
 
 def sweep(
@@ -129,61 +135,79 @@ class _Work:
         n, k = self.places.index.shape
         values = torch.full((n, len(self.expression.names), len(self.heads), k), torch.nan)
         baseline = torch.empty(n)
-        fast = isinstance(self.network, Decoder) and self.expression.layers is not None
+        fast = isinstance(self.network, Decoder) and self.expression.layers is not None and not self.network.training
         for first in range(0, n, BATCH):
             rows = torch.arange(first, min(first + BATCH, n), device=self.places.index.device)
-            prefix = Prefix.of(self.network, self.inputs, rows) if fast else None
             with torch.no_grad():
-                baseline[rows.cpu()] = self._plain(rows, prefix).cpu()
-                for layer, group in _by_layer(cells):
-                    for chosen in self._variants(rows, group, wanted, prefix):
-                        self._run(layer, chosen, rows, prefix, values)
+                if fast:
+                    self._packed(rows, cells, wanted, values, baseline)
+                else:
+                    self._one_by_one(rows, cells, wanted, values, baseline)
         return values, baseline
 
-    def _plain(self, rows: Tensor, prefix: Prefix | None) -> Tensor:
-        if prefix is not None:
-            return self.scores(prefix.logits, rows)
-        return self.scores(run(self.network, self.inputs, rows, Plan({}, {}, {}), ends=True), rows)
+    def _one_by_one(self, rows: Tensor, cells: Cells, wanted: Tensor, values: Tensor, baseline: Tensor) -> None:
+        """Every run from the first layer and position on."""
+        plain = run(self.network, self.inputs, rows, Plan({}, {}, {}), ends=True)
+        baseline[rows.cpu()] = self.scores(plain, rows).cpu()
+        length = int(self.inputs.text.lengths[rows].max())
+        each = self._edited(rows, (self.places.real & wanted)[rows])
+        length = int(self.inputs.text.lengths[rows].max())
+        for layer, heads in _by_layer(cells):
+            for chosen in _with(each, layer, heads).split(max(1, min(self.tokens, BLOCK_TOKENS) // length)):
+                name, texts = self.expression.names[layer], rows[chosen[:, 0]]
+                plan = Plan({name: Chain([self._put(name, texts, chosen)])}, {}, {})
+                self._keep(values, run(self.network, self.inputs, texts, plan, ends=True), rows, chosen)
 
-    def _variants(
-        self, rows: Tensor, heads: Sequence[int], wanted: Tensor, prefix: Prefix | None
-    ) -> Iterator[Int[Tensor, "e 4"]]:
-        """What is run together: text, slot, head and position, in the order of positions."""
-        real = (self.places.real & wanted)[rows]
-        if self.expression.side == "text":  # what comes after the end changes nothing there
-            real = real & ((self.places.index[rows] <= self.inputs.ends[rows, None]) | (prefix is None))
+    def _packed(self, rows: Tensor, cells: Cells, wanted: Tensor, values: Tensor, baseline: Tensor) -> None:
+        """What an edit does not change is computed once, and the runs of all layers go on together behind it."""
+        prefix = Prefix.of(self.network, self.inputs, rows)
+        baseline[rows.cpu()] = self.scores(prefix.logits, rows).cpu()
+        # what comes after the end changes nothing there
+        real = (self.places.real & wanted)[rows] & (self.places.index[rows] <= self.inputs.ends[rows, None])
+        for some in _up_to(self._edited(rows, real), self.tokens // max(1, len(cells)), prefix.ends):
+            begun = [
+                (*self._begun(layer, chosen, rows, prefix), chosen)
+                for layer, heads in _by_layer(cells)
+                for chosen in _in_block(_with(some, layer, heads), min(self.tokens, BLOCK_TOKENS), prefix.ends)
+            ]
+            begun.sort(key=lambda each: each[0])
+            joining: dict[int, list[Joining]] = {}
+            for block, runs, _ in begun:
+                joining.setdefault(block, []).append(runs)
+            if not begun:
+                continue
+            states = prefix.last_states(joining)
+            everything = torch.cat([chosen for *_, chosen in begun])
+            for said, chosen in zip(states.split(SAID), everything.split(SAID), strict=True):
+                self._keep(values, prefix.say(said), rows, chosen)
+
+    def _begun(self, layer: int, chosen: Tensor, rows: Tensor, prefix: Prefix) -> tuple[int, Joining]:
+        """The block before which runs that are edited in a layer join the others, and what they bring."""
+        assert self.expression.layers is not None
+        block, name, text = self.expression.layers[layer], self.expression.names[layer], chosen[:, 0]
+        runs = Runs(text, chosen[:, 2], prefix.ends[text])
+        put = self._put(name, rows[text], chosen)
+        if self.expression.site == "residual_pre":  # what a block reads, and nothing else
+            return block, prefix.put(runs, put, block)
+        if self.expression.site == "residual_post":
+            return block + 1, prefix.put(runs, put, block + 1)
+        return block + 1, prefix.block(runs, Plan({name: Chain([put])}, {}, {}), block)
+
+    def _edited(self, rows: Tensor, real: Tensor) -> Int[Tensor, "e 3"]:
+        """Text, slot and position of everything that is real, in the order of positions."""
         text, slot = real.nonzero(as_tuple=True)
         position = self.places.index[rows][text, slot]
         order = position.argsort(stable=True)
-        each = torch.stack((text[order], slot[order], position[order]), 1)
-        head = torch.tensor(heads, device=each.device).repeat(len(each))
-        everything = torch.cat((each.repeat_interleave(len(heads), 0), head[:, None]), 1)
-        length = int(self.inputs.text.lengths[rows].max())
-        first = 0
-        while first < len(everything):
-            begin = int(everything[first, 2]) if prefix is not None else 0
-            count = max(1, self.tokens // max(1, length - begin))
-            yield everything[first : first + count]
-            first += count
+        return torch.stack((text[order], slot[order], position[order]), 1)
 
-    def _run(self, layer: int, chosen: Tensor, rows: Tensor, prefix: Prefix | None, values: Tensor) -> None:
-        text, slot, position, head = chosen.unbind(1)
-        name = self.expression.names[layer]
-        put = self._put(name, rows[text], slot, head)
-        if prefix is None:
-            logits = run(self.network, self.inputs, rows[text], Plan({name: Chain([put])}, {}, {}), ends=True)
-        else:
-            assert self.expression.layers is not None
-            block, begin = self.expression.layers[layer], int(position[0])
-            if self.expression.site in ("residual_pre", "residual_post"):  # what a block reads, and nothing else
-                logits = prefix.put(text, put, block + (self.expression.site == "residual_post"), begin)
-            else:
-                logits = prefix.run(text, Plan({name: Chain([put])}, {}, {}), block, begin)
-        found = self.scores(logits, rows[text]).float().cpu()
-        values[rows[text].cpu(), layer, head.cpu(), slot.cpu()] = found
+    def _keep(self, values: Tensor, logits: Tensor, rows: Tensor, chosen: Int[Tensor, "e 5"]) -> None:
+        """The metric of some runs, in its place."""
+        text, slot, _, layer, head = chosen.cpu().unbind(1)
+        values[rows.cpu()[text], layer, head, slot] = self.scores(logits, rows[chosen[:, 0]]).float().cpu()
 
-    def _put(self, name: str, rows: Tensor, slot: Tensor, head: Tensor) -> Put:
+    def _put(self, name: str, rows: Tensor, chosen: Int[Tensor, "e 5"]) -> Put:
         """The edit's function for these texts, at one slot and head of each."""
+        slot, head = chosen[:, 1], chosen[:, 4]
         put: Put = self.acting.taps(rows)[name]
         put.at.slots = torch.where(put.at.slots == slot[:, None], put.at.slots, -1)
         if self.expression.heads is not None:
@@ -285,3 +309,25 @@ def _by_layer(cells: Cells) -> list[tuple[int, list[int]]]:
     for layer, head in cells:
         layers.setdefault(layer, []).append(head)
     return list(layers.items())
+
+
+def _with(each: Int[Tensor, "e 3"], layer: int, heads: Sequence[int]) -> Int[Tensor, "e 5"]:
+    """Text, slot, position, layer and head: everything in each of the heads."""
+    head = torch.tensor(heads, device=each.device).repeat(len(each))[:, None]
+    return torch.cat((each.repeat_interleave(len(heads), 0), torch.full_like(head, layer), head), 1)
+
+
+def _up_to(each: Int[Tensor, "e 3"], count: int, ends: Int[Tensor, b]) -> Iterator[Int[Tensor, "e 3"]]:
+    """Some at a time, with so many positions from their own to the end, or one."""
+    total = (ends[each[:, 0]] - each[:, 2] + 1).cumsum(0)
+    group = (total - 1) // max(1, count)
+    yield from each.split(group.unique_consecutive(return_counts=True)[1].tolist())
+
+
+def _in_block(each: Int[Tensor, "e 5"], count: int, ends: Int[Tensor, b]) -> Iterator[Int[Tensor, "e 5"]]:
+    """Some at a time, with so many positions from the earliest to the last end, or one."""
+    first, length = 0, int(ends.max()) + 1
+    while first < len(each):
+        size = max(1, count // max(1, length - int(each[first, 2])))
+        yield each[first : first + size]
+        first += size

@@ -11,7 +11,7 @@ from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear, cast_once
 from glassformer.layers.masks import causal_mask
 from glassformer.layers.positions import Rotation, rotate
-from glassformer.layers.rows import KeysValues, RowMemory
+from glassformer.layers.rows import Attending, KeysValues
 from glassformer.layers.sites import Edges, Taps
 
 FEW_QUERIES = 5
@@ -190,9 +190,9 @@ class Attention(nn.Module):
         a mask that depends on the query is [rows, 1, B / rows · Q, K].
         """
         legible = self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p > 0)
-        if isinstance(remember, RowMemory):
-            if not (legible or self.edges.active) and bias is None and remember.attends(query):
-                return self._output(remember.attend(query, keys_values, _scale(query, self.scale)))
+        if isinstance(remember, Attending):
+            if not (legible or self.edges.active) and remember.attends(query, bias):
+                return self._output(remember.attend(query, keys_values, _scale(query, self.scale), bias))
             mask = remember.mask
         key, value = keys_values if remember is None else remember(keys_values)
         rows, query = query.shape[0], gather_rows(query, key.shape[0])

@@ -22,6 +22,29 @@ STRIDE = 64
 """Without the kernel, a step attends to the first positions of the cache, so many at a time, up to the longest row."""
 
 
+class Attending:
+    """A memory that may answer queries by itself, where keys and values lie as only it knows."""
+
+    @property
+    def mask(self) -> Tensor | None:
+        """What each query may attend to of what a call returns; None where being causal says it all."""
+        raise NotImplementedError
+
+    def __call__(self, new: KeysValues) -> KeysValues:
+        """Keep `new`, and return all that is held."""
+        raise NotImplementedError
+
+    def attends(self, query: Float[Tensor, "B H T d"], bias: Tensor | None) -> bool:
+        """Whether it will."""
+        raise NotImplementedError
+
+    def attend(
+        self, query: Float[Tensor, "B H T d"], new: KeysValues, scale: float, bias: Tensor | None
+    ) -> Float[Tensor, "B H T d"]:
+        """Keep `new`, and what each query finds in all that it may see."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class RowStep:
     """Where a step's new ids go: their positions, and how many of the first positions hold all that is to be seen.
@@ -40,7 +63,7 @@ class RowStep:
 
 
 @dataclass(frozen=True)
-class RowMemory:
+class RowMemory(Attending):
     """One layer's part of a `RowState` in a step: called with new keys and values it keeps them, and returns all that
     may be seen; `attend` does that and the attention in one kernel."""
 
@@ -59,12 +82,16 @@ class RowMemory:
         """See `RowStep.mask`."""
         return self.step.mask
 
-    def attends(self, query: Float[Tensor, "B H T d"]) -> bool:
-        """Whether the kernel is there and serves: on a CPU, in fp32 or bf16, without gradients."""
+    def attends(self, query: Float[Tensor, "B H T d"], bias: Tensor | None) -> bool:
+        """Whether the kernel is there and serves: on a CPU, in fp32 or bf16, without gradients and bias."""
+        if bias is not None:
+            return False
         known = query.dtype == self.keys.dtype and query.dtype in (torch.float32, torch.bfloat16)
         return known and query.device.type == "cpu" and not torch.is_grad_enabled() and library() is not None
 
-    def attend(self, query: Float[Tensor, "B H T d"], new: KeysValues, scale: float) -> Float[Tensor, "B H T d"]:
+    def attend(
+        self, query: Float[Tensor, "B H T d"], new: KeysValues, scale: float, bias: Tensor | None
+    ) -> Float[Tensor, "B H T d"]:
         """Keep `new`, and what each query finds in all that it may see."""
         return attend_rows(query, *new, self.keys, self.values, self.step.positions, scale)
 
