@@ -17,6 +17,8 @@ from glassformer.layers.feed_forward import FeedForward
 from glassformer.layers.norm import LayerNorm
 from glassformer.layers.positions import sinusoidal
 from glassformer.layers.sites import planned, record, sites
+from glassformer.models.config import Config
+from glassformer.models.decoder import Decoder
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
@@ -135,3 +137,21 @@ def test_plans_run_at_once_in_two_threads() -> None:
 def test_a_misspelt_site_is_refused_with_a_hint() -> None:
     with pytest.raises(InputError, match="no site 'hiden'. Did you mean 'hidden'"):
         planned(FeedForward(4, 8), {"hiden": torch.zeros_like})
+
+
+def test_a_planned_copy_shares_all_modules_beside_the_way_to_what_is_planned() -> None:
+    network = Decoder(Config(vocab_size=11, d_model=8, n_heads=2, d_ff=16, n_encoder_layers=0, n_decoder_layers=2))
+    copied = planned(network, {"residual_mid[1]": torch.zeros_like, "self_attention.pattern[1]": torch.zeros_like})
+    shared = set(map(id, network.modules()))
+    own = {path for path, module in copied.named_modules() if id(module) not in shared}
+    block, attention = "stack.blocks.1", "stack.blocks.1.self_attention"
+    way = ["", "stack", "stack.blocks", block, attention, f"{block}.taps", f"{attention}.taps"]
+    assert own == {*way, f"{block}.taps.residual_mid", f"{attention}.taps.pattern"}
+    assert not any(tap.active for tap in sites(network).values())
+    assert [name for name, tap in sites(copied).items() if tap.active] == [
+        "self_attention.pattern[1]",
+        "residual_mid[1]",
+    ]
+    again = planned(copied, {"residual_pre[0]": torch.ones_like})
+    assert sum(tap.active for tap in sites(again).values()) == 3  # plans add up, and leave the first copy alone
+    assert sum(tap.active for tap in sites(copied).values()) == 2

@@ -38,7 +38,7 @@ def test_both_paths_find_the_same_with_the_same_parameters() -> None:
     layers = memory.both_paths(Attention(16, 4, 4))
     x = torch.randn(2, 70, 16)
     torch.testing.assert_close(memory.attend(layers["fused"], x), memory.attend(layers["legible"], x))
-    assert layers["fused"].to_query is not layers["legible"].to_query
+    assert layers["fused"].taps is not layers["legible"].taps
     assert layers["fused"].to_query.weight is layers["legible"].to_query.weight
 
 

@@ -9,7 +9,8 @@ into at once. A site is written `[encoder.|decoder.]site[layer]`, for example `d
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
@@ -66,12 +67,12 @@ class Taps(nn.Module):
 
 def sites(network: nn.Module) -> dict[str, Tap]:
     """Every site of the network with its tap, in module order."""
-    return {_site_name(path): module for path, module in network.named_modules() if isinstance(module, Tap)}
+    return {_site_name(path): module for path, module in _places(network) if isinstance(module, Tap)}
 
 
 def edges(network: nn.Module) -> dict[str, Edges]:
     """Where edges of attention can be cut, by the name of the attention: `self_attention[0]`, …"""
-    return {_site_name(path): module for path, module in network.named_modules() if isinstance(module, Edges)}
+    return {_site_name(path): module for path, module in _places(network) if isinstance(module, Edges)}
 
 
 def planned(
@@ -81,15 +82,15 @@ def planned(
 ) -> Network:
     """A copy of the network that shares its parameters and runs `plan`: site name → function on the value there.
 
-    `cuts` are plans of `Edges`, by the name of their attention. Raises `InputError` for a site that the network does
-    not have.
+    `cuts` are plans of `Edges`, by the name of their attention. Modules in which nothing is planned are shared as they
+    are. Raises `InputError` for a site that the network does not have.
     """
-    duplicate = share(network)
-    known: dict[str, Any] = {**sites(duplicate), **edges(duplicate)}
+    paths = {_site_name(path): path for path, _ in _places(network)}
+    duplicate = _copied(network)
     for name, function in (*plan.items(), *(cuts or {}).items()):
-        if name not in known:
-            raise InputError(f"the model has no site '{name}'.{did_you_mean(name, known)}")
-        known[name].plan = function
+        if name not in paths:
+            raise InputError(f"the model has no site '{name}'.{did_you_mean(name, paths)}")
+        _owned(duplicate, network, paths[name]).plan = function
     return duplicate
 
 
@@ -107,17 +108,45 @@ def record(network: Network, names: Iterable[str]) -> tuple[Network, dict[str, T
     return planned(network, {name: keep(name) for name in names}), values
 
 
+def share(module: Network) -> Network:
+    """A copy of the module tree that shares every parameter and buffer; only the containers are new."""
+    duplicate = _copied(module)
+    for name, child in module._modules.items():
+        duplicate._modules[name] = None if child is None else share(child)
+    return duplicate
+
+
+def _copied(module: Network) -> Network:
+    """A module of its own with the same parts."""
+    duplicate = copy.copy(module)
+    duplicate.__dict__ = {**module.__dict__, "_modules": dict(module._modules)}
+    return duplicate
+
+
+def _owned(duplicate: nn.Module, network: nn.Module, path: str) -> Any:
+    """The module at `path` of a copy, which from there up to the root shares no module with the network any more."""
+    here: Any = duplicate
+    original: Any = network
+    for name in path.split("."):
+        original = original._modules[name]
+        if here._modules[name] is original:
+            here._modules[name] = _copied(original)
+        here = here._modules[name]
+    return here
+
+
+def _places(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Every tap and all edges, with their paths; `named_modules` would take longer than a small model's step."""
+    for name, child in module._modules.items():
+        if isinstance(child, Tap | Edges):
+            yield path + name, child
+        elif child is not None and child._modules:
+            yield from _places(child, f"{path}{name}.")
+
+
+@cache
 def _site_name(path: str) -> str:
     """`decoder.blocks.2.cross_attention.taps.pattern` → `decoder.cross_attention.pattern[2]`."""
     layer = re.search(r"\bblocks\.(\d+)\.", path)
     name = re.sub(r"\b(stack|blocks\.\d+|taps)\.|\.edges$", "", path)
     return f"{name}[{layer[1]}]" if layer else name
-
-
-def share(module: Network) -> Network:
-    """A copy of the module tree that shares every parameter and buffer; only the containers are new."""
-    duplicate = copy.copy(module)
-    duplicate.__dict__ = {**module.__dict__, "_modules": {}}
-    for name, child in module._modules.items():
-        duplicate._modules[name] = None if child is None else share(child)
-    return duplicate
