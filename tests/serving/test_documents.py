@@ -10,10 +10,11 @@ import torch
 from serving.by_hand import ByHand, run
 from serving.small_views import SOURCES, WRITER_TEXTS, predecessor, reader, translator, writer
 from tasks.small_models import TEXT
-from torch import Tensor
+from torch import Tensor, nn
 
 from glassformer.errors import InputError
-from glassformer.layers.sites import planned, record
+from glassformer.interpret.inputs import prepare
+from glassformer.layers.sites import planned, record, share
 from glassformer.models.config import Classification, ConvolutionalConfig, MaskedLM, RecurrentConfig, Sentence
 from glassformer.models.decoder import Decoder
 from glassformer.serving.documents import attention_document, documents, lens_document, patching_document
@@ -179,19 +180,25 @@ def test_patching_a_decoder(decoder: Model) -> None:
 
 
 def test_where_both_texts_have_one_answer_the_second_is_what_rises_most(decoder: Model) -> None:
-    network = decoder.network
-    inputs = (torch.tensor([[20, 21]]),), (torch.tensor([[22, 21]]),)
+    class Certain(nn.Module):
+        def forward(self, states: Tensor) -> Tensor:
+            logits = head(states)
+            return torch.cat((logits[..., :3] * 0.01, logits[..., 3:4] * 0 + 50), -1)  # 3 is always the answer
 
-    def read(network: Any, given: tuple[Tensor, ...]) -> Tensor:
-        logits = network.head(network.hidden(*given)[:, -1])
-        return torch.cat((logits[:, :3] * 0.01, logits[:, 3:4] * 0 + 50), -1)  # 3 is always the answer
-
-    found = patch_everywhere(network, "stack", *inputs, read)
+    network: Any = share(decoder.network)
+    head, network.head = network.head, Certain()
+    inputs, others = (prepare(network, [ids]) for ids in ([20, 21], [22, 21]))
+    found = patch_everywhere(network, "", inputs, others)
     assert found is not None
     with torch.no_grad():
-        before, after = (read(network, each)[0].softmax(-1)[:3] for each in inputs)
+        before, after = (network(each.text.ids).logits[0, -1].softmax(-1)[:3] for each in (inputs, others))
     assert found.answers == (3, int((after - before).argmax()))
-    assert patch_everywhere(network, "stack", inputs[0], inputs[0], read) is None
+    assert patch_everywhere(network, "", inputs, inputs) is None
+
+
+def test_what_stands_before_the_first_difference_changes_nothing(decoder: Model) -> None:
+    effects = torch.tensor(patching_document(decoder, *WRITER_TEXTS)["effects"])
+    assert not effects[:, :2].any() and (effects[:, 2:] != 0).any(0).all()
 
 
 def test_patching_the_encoder_of_a_translator() -> None:

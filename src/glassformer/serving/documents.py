@@ -35,17 +35,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
+from glassformer.interpret.inputs import Inputs
+from glassformer.interpret.lens import lens
+from glassformer.interpret.words import word_stack
 from glassformer.layers.sites import sites
-from glassformer.models.decoder import Decoder
 from glassformer.models.encoder_decoder import EncoderDecoder
-from glassformer.serving.patches import Patching, Read, patch_everywhere, stream_sites
-from glassformer.serving.readings import Reading, Spelling, classifies, family, fills, observe, reading
+from glassformer.serving.patches import answered_at, patch_everywhere, stream_sites
+from glassformer.serving.readings import Reading, Spelling, classifies, family, fills, reading, says_words, seen
 from glassformer.serving.tags import RULE, head_tags
 from glassformer.tasks.model import Model
 
@@ -104,27 +106,23 @@ def _headed(model: Model, text: str, rest: Document, name: str = "") -> Document
 
 
 def _attention(model: Model, given: Reading) -> Document:
-    names: dict[str, list[str]] = {}
-    for name in sites(model.network):
-        if found := re.fullmatch(r"(.*attention)\.pattern(\[\d+\])?", name):
-            names.setdefault(found[1], []).append(name)
-    if not names:
+    every = (re.sub(r"\[\d+\]", "[*]", name) for name in sites(model.network) if "attention.pattern" in name)
+    places = list(dict.fromkeys(every))
+    if not places:
         return {"view": "attention", "missing": "this model was made without attention."}
-    values = observe(model.network, [name for each in names.values() for name in each], given.inputs(model.device))
+    kept = seen(model.network, given, *places)
     spelled = Spelling(model.tokenizer)
-    maps = [
-        _map(site, torch.stack([values[name][0].float().cpu() for name in each]), given, spelled)
-        for site, each in names.items()
-    ]
+    maps = [_map(kept.kept[place].site, kept.stack(place)[:, 0].float().cpu(), given, spelled) for place in places]
     return {"view": "attention", "tag_rule": RULE, "maps": maps}
 
 
 def _map(site: str, patterns: Tensor, given: Reading, spelled: Spelling) -> Document:
     """`patterns` [L, H, Q, K] of one attention, as the document has them."""
-    cross = site.endswith("cross_attention")
-    keys = given.read if site == "decoder.self_attention" else given.ids
+    attention = site.removesuffix(".pattern")
+    cross = attention.endswith("cross_attention")
+    keys = given.read if attention == "decoder.self_attention" else given.ids
     queries = given.written if cross else keys
-    shown: Document = {"site": f"{site}.pattern", "title": _TITLES[site], "cross": cross}
+    shown: Document = {"site": site, "title": _TITLES[attention], "cross": cross}
     shown |= {"queries": spelled(queries), "keys": spelled(keys)}
     shown["patterns"] = [[[_shortened(row) for row in head] for head in layer] for layer in rounded(patterns)]
     if not cross:
@@ -150,15 +148,15 @@ def _shortened(row: list[float]) -> list[float]:
 
 
 def _lens(model: Model, given: Reading) -> Document:
-    network = model.network
-    if not isinstance(network, Decoder | EncoderDecoder) and not fills(model):
+    if not says_words(model):
         why = "the last states of this model are not turned into words" if family(model) == "encoder" else _NO_STREAM
         return {"view": "lens", "missing": f"{why}; no layer can be read as if it were the last."}
-    part = "decoder" if isinstance(network, EncoderDecoder) else "stack"
-    stack = getattr(network, part)
-    names = stream_sites(len(stack.blocks), "decoder." if part == "decoder" else "")
-    values = observe(network, names, given.inputs(model.device))
-    logits = [_read_out(network, stack, values[name]) for name in names]
+    network = model.network
+    stack, prefix = word_stack(network)
+    names = stream_sites(len(stack.blocks), prefix)
+    places = [f"{name} @ *" for name in names]
+    kept = seen(network, given, *places)
+    logits = [lens(kept, at=place).logits[0, 0].cpu() for place in places]
     answers = logits[-1].argmax(-1)
     best = [each.softmax(-1).topk(min(TOP, each.shape[-1])) for each in logits]
     spelled = Spelling(model.tokenizer)
@@ -166,7 +164,7 @@ def _lens(model: Model, given: Reading) -> Document:
         "view": "lens",
         "question": "the word that stands here" if fills(model) else "the word that comes next",
         "readout": _readout_in_words(network, stack),
-        "tokens": spelled(given.read if part == "decoder" else given.ids),
+        "tokens": spelled(given.read if given.written else given.ids),
         "sites": names,
         "words": [[spelled(cell) for cell in each.indices.tolist()] for each in best],
         "probabilities": [rounded(each.values) for each in best],
@@ -176,15 +174,6 @@ def _lens(model: Model, given: Reading) -> Document:
 
 
 _NO_STREAM = "this view is of a Transformer's residual stream, and this model is of another kind"
-
-
-def _read_out(network: Any, stack: Any, states: Tensor) -> Tensor:
-    """Logits [T, V] of states [1, T, D] that are read as if they were the last."""
-    with torch.no_grad():
-        states = states if stack.final_norm is None else stack.final_norm(states)
-        if network.config.scale_head:
-            states = states * network.config.d_model**-0.5
-        return network.head(states)[0].float().cpu()
 
 
 def _readout_in_words(network: Any, stack: Any) -> str:
@@ -198,35 +187,32 @@ def _readout_in_words(network: Any, stack: Any) -> str:
 
 
 def _patching(model: Model, text: str, source_text: str) -> Document:
-    network = model.network
-    if not isinstance(network, Decoder | EncoderDecoder) and not fills(model) and not classifies(model):
+    if not says_words(model) and not classifies(model):
         why = "this model gives no answer in words" if family(model) == "encoder" else _NO_STREAM
         return {"view": "patching", "missing": f"{why}; there is nothing to follow when a state is patched."}
-    first, second = reading(model, text), reading(model, source_text)
+    texts = reading(model, text), reading(model, source_text)
     spelled = Spelling(model.tokenizer)
-    tokens, others = spelled(first.ids), spelled(second.ids)
+    tokens, others = (spelled(each.ids) for each in texts)
     if len(tokens) != len(others):
         raise InputError(
             f"the text has {len(tokens)} tokens and the one to patch from has {len(others)}: position by position only "
             f"texts of equal length can be patched; reword one of them. They are {tokens} and {others}."
         )
-    if isinstance(network, EncoderDecoder):
-        found, place = _patch_translation(model, first, second)
-    else:
-        read, place = _reader(model, first.ids, second.ids)
-        given = first.inputs(model.device), second.inputs(model.device)
-        found = _answered(patch_everywhere(network, "stack", *given, read))
-    part = "encoder" if isinstance(network, EncoderDecoder) else "stack"
+    inputs, answers, place = _question(model, *texts)
+    prefix = "encoder." if isinstance(model.network, EncoderDecoder) else ""
+    found = patch_everywhere(model.network, prefix, *inputs, answers)
+    if found is None:
+        raise InputError("the model answers both texts alike, so that nothing can be followed; give another text.")
     labels = model.config.head.labels if classifies(model) else None
-    answers = [labels[i] for i in found.answers] if labels else spelled(found.answers)
+    words = [labels[i] for i in found.answers] if labels else spelled(found.answers)
     return {
         "view": "patching",
         "other_text": source_text,
         "tokens": tokens,
         "other_tokens": others,
-        "sites": stream_sites(len(cast(Any, getattr(network, part)).blocks), "encoder." if part == "encoder" else ""),
-        "metric": "the logit of “{1}” minus the logit of “{0}” {place}".format(*map(_bare, answers), place=place),
-        "answers": answers,
+        "sites": found.sites,
+        "metric": "the logit of “{1}” minus the logit of “{0}” {place}".format(*map(_bare, words), place=place),
+        "answers": words,
         "start": round(found.start, DIGITS),
         "end": round(found.end, DIGITS),
         "effects": rounded(found.effects),
@@ -238,19 +224,20 @@ def _bare(answer: str) -> str:
     return answer.strip() or answer
 
 
-def _reader(model: Model, ids: Sequence[int], others: Sequence[int]) -> tuple[Read, str]:
-    """What gives the logits of the answer, and where it stands, in words."""
+Question = tuple[tuple[Inputs, Inputs], tuple[int, int] | None, str]
+"""Both texts, the answers to compare where they are known beforehand, and where these stand, in words."""
+
+
+def _question(model: Model, first: Reading, second: Reading) -> Question:
+    if isinstance(model.network, EncoderDecoder):
+        return _translation(model, first, second)
+    inputs = first.inputs(model.network), second.inputs(model.network)
     if classifies(model):
-        return (lambda network, inputs: network(*inputs).logits), "among the labels"
-    place = len(ids) - 1
-    if fills(model):
-        place = _mask_place(model, ids, others)
-
-    def read(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        states = cast(Any, network).hidden(*inputs)[:, place]
-        return cast(Any, network).head(states)
-
-    return read, "in the place of the mask" if fills(model) else "after the last token"
+        return inputs, None, "among the labels"
+    if not fills(model):
+        return inputs, None, "after the last token"
+    place = _mask_place(model, first.ids, second.ids)
+    return (answered_at(inputs[0], place), answered_at(inputs[1], place)), None, "in the place of the mask"
 
 
 def _mask_place(model: Model, ids: Sequence[int], others: Sequence[int]) -> int:
@@ -265,25 +252,14 @@ def _mask_place(model: Model, ids: Sequence[int], others: Sequence[int]) -> int:
     return places[0][0]
 
 
-def _patch_translation(model: Model, first: Reading, second: Reading) -> tuple[Patching, str]:
-    """Patch the encoder's stream; the answer is the first token in which the two translations differ."""
+def _translation(model: Model, first: Reading, second: Reading) -> Question:
+    """The answer is the first token in which the two translations differ."""
     pairs = zip(first.written, second.written, strict=False)
     place = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
     if place is None:
         raise InputError("the model writes the same for both texts, so that no answer can change; give another text.")
-    start = Reading((), first.written[: place + 1], first.start).read
-    given = [(each.inputs(model.device)[0], torch.tensor([start], device=model.device)) for each in (first, second)]
-
-    def read(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        return cast(Any, network).head(cast(Any, network).hidden(*inputs)[:, -1])
-
-    answers = first.written[place], second.written[place]
-    found = _answered(patch_everywhere(model.network, "encoder", given[0], given[1], read, answers))
+    one, other = (replace(each, written=each.written[: place + 1]) for each in (first, second))
     before = model.tokenizer.decode(first.written[:place])
-    return found, f"after “{before}”, where the two translations part" if before else "as the first token"
-
-
-def _answered(found: Patching | None) -> Patching:
-    if found is None:
-        raise InputError("the model answers both texts alike, so that nothing can be followed; give another text.")
-    return found
+    where = f"after “{before}”, where the two translations part" if before else "as the first token"
+    inputs = one.inputs(model.network), other.inputs(model.network)
+    return inputs, (first.written[place], second.written[place]), where

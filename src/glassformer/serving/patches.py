@@ -1,73 +1,90 @@
-"""Patching the residual stream of one text with that of another, at every layer and position, one at a time.
-
-What a row of the result needs is computed from its layer on: the layers before it are the same in every run.
-"""
+"""Patching the residual stream of one text with that of another, at every layer and position, one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
 
-from glassformer.layers.sites import planned, share
-from glassformer.serving.readings import observe
-
-BATCH_TOKENS = 2048
-
-Read = Callable[[nn.Module, tuple[Tensor, ...]], Float[Tensor, "B V"]]
-"""Runs a network and gives the logits of the place where the answer stands."""
+from glassformer.interpret.edits import patch
+from glassformer.interpret.inputs import Inputs, Rows
+from glassformer.interpret.running import Plan, run
+from glassformer.interpret.sweep import sweep
+from glassformer.layers.sites import share
+from glassformer.models.decoder import Decoder
 
 
 @dataclass(frozen=True)
 class Patching:
     """What patching found. `effects` [rows, T]: how far the metric went from `start` (the text as it is) to `end` (the
-    other text), 0 to 1, below and above where it went back or beyond. `answers`: the metric is the logit of the second
-    minus that of the first."""
+    other text), 0 to 1, below and above where it went back or beyond; the rows are `sites`. `answers`: the metric is
+    the logit of the second minus that of the first."""
 
+    sites: list[str]
     effects: Float[Tensor, "L T"]
     start: float
     end: float
     answers: tuple[int, int]
 
 
-def stream_sites(n_layers: int, prefix: str = "") -> list[str]:
+@dataclass(frozen=True)
+class _AnsweredAt(Inputs):
+    place: int
+
+    @property
+    def ends(self) -> Int[Tensor, n]:
+        return torch.full_like(self.text.lengths, self.place)
+
+
+def answered_at(inputs: Inputs, place: int) -> Inputs:
+    """The same texts, whose answer is read at `place`, a mask's, and not at their end."""
+    return _AnsweredAt(inputs.text, inputs.source, inputs.given, place)
+
+
+def stream_sites(n_layers: int, prefix: str) -> list[str]:
     """The sites of the residual stream: what enters the first block, then what leaves each."""
     return [f"{prefix}residual_pre[0]", *(f"{prefix}residual_post[{layer}]" for layer in range(n_layers))]
 
 
 def patch_everywhere(
-    network: nn.Module,
-    stack: str,
-    inputs: tuple[Tensor, ...],
-    others: tuple[Tensor, ...],
-    read: Read,
-    answers: tuple[int, int] | None = None,
+    network: Any, prefix: str, inputs: Inputs, others: Inputs, answers: tuple[int, int] | None = None
 ) -> Patching | None:
-    """Patch the stream of `network`'s part `stack` in the run of `inputs` with that in the run of `others`, [1, T]
-    each; the first of them are the ids that the part reads.
+    """Patch the stream whose sites begin with `prefix` in the run of `inputs` with that in the run of `others`: one
+    text each, of as many tokens.
 
     Unless `answers` are given, they are the most probable answers of the two runs; if that is the same, the second is
     the one that becomes more probable by most. None where the other run answers no differently at all.
     """
-    n_layers = len(getattr(network, stack).blocks)
-    names = stream_sites(n_layers, "" if stack == "stack" else f"{stack}.")
-    clean, other = (observe(network, names, each) for each in (inputs, others))
     network = share(network).eval()
-    with torch.no_grad():
-        before, after = (read(network, each)[0].float() for each in (inputs, others))
-        first, second = answers or _answers(before, after)
-        start, end = (float(each[second] - each[first]) for each in (before, after))
-        if abs(end - start) < 1e-4:
-            return None
-        moved = torch.full((len(names), inputs[0].shape[1]), start)
-        for row, name in enumerate(names):
-            for places, rows in _patched(clean[name], other[name]):
-                logits = read(_from(network, stack, row, rows), _repeated(inputs, len(rows))).float()
-                moved[row, places] = (logits[:, second] - logits[:, first]).cpu()
-    return Patching((moved - start) / (end - start), start, end, (first, second))
+    before, after = (_said(network, each) for each in (inputs, others))
+    first, second = answers or _answers(before, after)
+    start, end = (float(each[second] - each[first]) for each in (before, after))
+    if abs(end - start) < 1e-4:
+        return None
+
+    def metric(logits: Float[Tensor, "b V"], rows: Rows) -> Float[Tensor, b]:
+        return logits[:, second].float() - logits[:, first].float()
+
+    begin = _alike(inputs, others) if isinstance(network, Decoder) else 0
+    places = [f"{prefix}{site} @ {begin}:" for site in ("residual_pre[0]", "residual_post[*]")]
+    swept = [sweep(network, inputs, patch, over=place, source=others, metric=metric) for place in places]
+    moved = torch.cat([each.values[0, :, 0] for each in swept])
+    effects = F.pad((moved - start) / (end - start), (begin, 0))
+    return Patching([name for each in swept for name in each.expression.names], effects, start, end, (first, second))
+
+
+def _said(network: Any, inputs: Inputs) -> Float[Tensor, V]:
+    """The logits of the answer."""
+    return run(network, inputs, slice(0, 1), Plan({}, {}, {}), ends=True)[0].float()
+
+
+def _alike(inputs: Inputs, others: Inputs) -> int:
+    """With how many equal tokens both texts begin: in a causal network their states are equal, too."""
+    return int((inputs.text.ids != others.text.ids)[0].int().argmax())
 
 
 def _answers(before: Float[Tensor, V], after: Float[Tensor, V]) -> tuple[int, int]:
@@ -77,28 +94,3 @@ def _answers(before: Float[Tensor, V], after: Float[Tensor, V]) -> tuple[int, in
         rise[first] = float("-inf")
         second = int(rise.argmax())
     return first, second
-
-
-def _patched(
-    clean: Float[Tensor, "1 T D"], other: Float[Tensor, "1 T D"]
-) -> Iterator[tuple[Tensor, Float[Tensor, "B T D"]]]:
-    """Batches of streams in which one position is the other text's, and which; those alike in both are left out."""
-    differ = (clean != other).any(-1)[0].nonzero()[:, 0]
-    for places in differ.split(max(1, BATCH_TOKENS // clean.shape[1])):
-        rows = clean.repeat(len(places), 1, 1)
-        each = torch.arange(len(places), device=rows.device)
-        rows[each, places] = other[0, places]
-        yield places.cpu(), rows
-
-
-def _from(network: nn.Module, stack: str, row: int, stream: Float[Tensor, "B T D"]) -> nn.Module:
-    """A copy that shares all parameters and has the blocks from this row's on, where the stream is `stream`."""
-    copy = share(network)
-    part = getattr(copy, stack)
-    part.blocks = nn.ModuleList(list(part.blocks)[max(row - 1, 0) :])
-    site = "residual_post[0]" if row else "residual_pre[0]"
-    return planned(copy, {site if stack == "stack" else f"{stack}.{site}": lambda value: stream})
-
-
-def _repeated(inputs: tuple[Tensor, ...], times: int) -> tuple[Tensor, ...]:
-    return tuple(each.expand(times, -1) for each in inputs)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from glassformer.errors import InputError
-from glassformer.layers.sites import planned
+from glassformer.interpret.inputs import Inputs, prepare
+from glassformer.interpret.trace import Trace, trace
+from glassformer.layers.sites import share
 from glassformer.models.config import Classification, MaskedLM
 from glassformer.models.convolutional import Convolutional
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
+from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.families import TEXT_TO_TEXT
 from glassformer.models.recurrent import Recurrent
 from glassformer.tasks.inputs import text_ids
@@ -40,10 +42,9 @@ class Reading:
         """What the decoder of an encoder-decoder reads."""
         return (self.start, *self.written[:-1])
 
-    def inputs(self, device: torch.device) -> tuple[Tensor, ...]:
-        """The network's arguments, [1, T] each."""
-        rows = [self.ids, self.read] if self.written else [self.ids]
-        return tuple(torch.tensor([row], device=device) for row in rows)
+    def inputs(self, network: nn.Module) -> Inputs:
+        """The text, ready for the network."""
+        return prepare(network, [self.ids], [self.read] if self.written else None)
 
 
 def reading(model: Model, text: str, target: str | None = None) -> Reading:
@@ -93,6 +94,11 @@ def fills(model: Model) -> bool:
     return isinstance(model.network, Encoder) and isinstance(model.config.head or MaskedLM(), MaskedLM)
 
 
+def says_words(model: Model) -> bool:
+    """Whether the last states of the model's residual stream are turned into words."""
+    return isinstance(model.network, Decoder | EncoderDecoder) or fills(model)
+
+
 def classifies(model: Model) -> bool:
     """Whether the model is an encoder that gives a text one of several labels."""
     return isinstance(model.network, Encoder) and isinstance(model.config.head, Classification)
@@ -104,22 +110,9 @@ def family(model: Model) -> str:
     return kinds.get(type(model.network), "encoder-decoder")
 
 
-def observe(network: nn.Module, names: Iterable[str], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The values at the sites `names` for these inputs. Where a network goes step by step, so that a pattern passes
-    its site once a step, [1, H, 1, K] each, the steps are put together as its queries."""
-    values: dict[str, list[Tensor]] = {name: [] for name in names}
-
-    def keep(name: str) -> Callable[[Tensor], Tensor]:
-        def function(value: Tensor) -> Tensor:
-            values[name].append(value)
-            return value
-
-        return function
-
-    watched = planned(network, {name: keep(name) for name in values})
-    with torch.no_grad():  # the copy has a mode of its own
-        watched.eval()(*inputs)
-    return {name: seen[0] if len(seen) == 1 else torch.cat(seen, -2) for name, seen in values.items()}
+def seen(network: nn.Module, given: Reading, *expressions: str) -> Trace:
+    """What passes these places while the network reads. It may be in training: the copy that reads is not."""
+    return trace(share(network).eval(), given.inputs(network), *expressions)
 
 
 class Spelling:

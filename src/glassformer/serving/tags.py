@@ -1,4 +1,7 @@
-"""What a head of self-attention does in one text, in a word: for the badges beside its picture."""
+"""What a head of self-attention does in one text, in a word: for the badges beside its picture.
+
+What a head does in general, on random tokens that stand twice, is measured by `interpret.heads`.
+"""
 
 from __future__ import annotations
 
