@@ -15,6 +15,7 @@ from glassformer.interpret.acting import Chain, Put, Window, chosen_heads
 from glassformer.interpret.edits import Edit, Patch, ablate, apply, patch, steer
 from glassformer.interpret.expressions import Expression, parse
 from glassformer.interpret.inputs import Inputs, network_of, prepare, repeated
+from glassformer.interpret.known_blocks import KnownBlocks
 from glassformer.interpret.metrics import Metric, Scores, metric_of
 from glassformer.interpret.packed import Joining, Runs
 from glassformer.interpret.prefix import Prefix
@@ -23,6 +24,8 @@ from glassformer.interpret.spans import Places
 from glassformer.interpret.swept import Sweep
 from glassformer.interpret.trace import BATCH, Trace, trace
 from glassformer.models.decoder import Decoder
+from glassformer.models.encoder import Encoder
+from glassformer.models.encoder_decoder import EncoderDecoder
 
 Method = Literal["exact", "attribution", "midpoint"]
 
@@ -146,17 +149,25 @@ class _Work:
         return values, baseline
 
     def _one_by_one(self, rows: Tensor, cells: Cells, wanted: Tensor, values: Tensor, baseline: Tensor) -> None:
-        """Every run from the first layer and position on."""
-        plain = run(self.network, self.inputs, rows, Plan({}, {}, {}), ends=True)
+        """Every run in all its positions; where a network has blocks, from the block of the edit on."""
+        by_block = isinstance(self.network, Encoder | EncoderDecoder) and self.expression.layers is not None
+        known = KnownBlocks(self.network, self.inputs, rows) if by_block else None
+        nothing = Plan({}, {}, {})
+        plain = known.plain if known else run(self.network, self.inputs, rows, nothing, ends=True)
         baseline[rows.cpu()] = self.scores(plain, rows).cpu()
         length = int(self.inputs.text.lengths[rows].max())
         each = self._edited(rows, (self.places.real & wanted)[rows])
-        length = int(self.inputs.text.lengths[rows].max())
         for layer, heads in _by_layer(cells):
             for chosen in _with(each, layer, heads).split(max(1, min(self.tokens, BLOCK_TOKENS) // length)):
                 name, texts = self.expression.names[layer], rows[chosen[:, 0]]
+                network = self._known(known, name, layer, chosen[:, 0])
                 plan = Plan({name: Chain([self._put(name, texts, chosen)])}, {}, {})
-                self._keep(values, run(self.network, self.inputs, texts, plan, ends=True), rows, chosen)
+                self._keep(values, run(network, self.inputs, texts, plan, ends=True), rows, chosen)
+
+    def _known(self, known: KnownBlocks | None, name: str, layer: int, text: Tensor) -> Any:
+        if known is None or self.expression.layers is None:
+            return self.network
+        return known.before(name, self.expression.layers[layer], text)
 
     def _packed(self, rows: Tensor, cells: Cells, wanted: Tensor, values: Tensor, baseline: Tensor) -> None:
         """What an edit does not change is computed once, and the runs of all layers go on together behind it."""

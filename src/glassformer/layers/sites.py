@@ -94,6 +94,15 @@ def planned(
     return duplicate
 
 
+def replaced(network: Network, parts: Mapping[str, nn.Module]) -> Network:
+    """A copy of the network that shares its parameters and has other modules at some paths (`stack.blocks.0`)."""
+    duplicate = _copied(network)
+    for path, module in parts.items():
+        parent, _, name = path.rpartition(".")
+        _owned(duplicate, network, parent)._modules[name] = module
+    return duplicate
+
+
 def record(network: Network, names: Iterable[str]) -> tuple[Network, dict[str, Tensor]]:
     """A planned copy that keeps the values at `names`; the dictionary fills, and is overwritten, at every forward."""
     values: dict[str, Tensor] = {}
