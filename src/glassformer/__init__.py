@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glassformer.errors import InputError as InputError
+    from glassformer.factuality.measured import uncertainty as uncertainty
     from glassformer.generation.sampling import Sampling as Sampling
     from glassformer.interpret.attribution import Attribution as Attribution
     from glassformer.interpret.attribution import attribute as attribute
@@ -147,6 +148,7 @@ _HOMES = {
     "trace": "interpret.trace",
     "train": "training.experiment",
     "tuned_lens": "interpret.tuned_lens",
+    "uncertainty": "factuality.measured",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

@@ -17,7 +17,7 @@ from torch import Tensor
 from glassformer.errors import InputError
 from glassformer.generation.decoding import evaluation
 from glassformer.generation.requests import Event, Request, Result, Row, joined
-from glassformer.generation.sampling import choose, log_probabilities
+from glassformer.generation.sampling import Spread, choose, log_probabilities
 from glassformer.generation.stopping import FinishReason
 from glassformer.text.tokenizer import Tokenizer
 
@@ -36,7 +36,7 @@ class Continuing(Protocol):
     @property
     def config(self) -> Any: ...
     @property
-    def head(self) -> Any: ...  # with `logits`, what `read` gives becomes logits: for log-probabilities of prompts
+    def head(self) -> Any: ...  # with `logits`, what `read` gives becomes logits: for what is told beside tokens
     @property
     def logits(self) -> Any: ...
     def start(self, rows: int, capacity: int) -> Any: ...
@@ -52,6 +52,7 @@ class _Joining:
     state: Any = None
     done: int = 0
     logits: dict[int, Tensor] = field(default_factory=dict)
+    states: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def longest(self) -> int:
@@ -211,8 +212,9 @@ class Engine:
             if not row.over and self._full(row)
         ]
         if first:
-            logits = torch.stack([group.logits[place] for place, row in enumerate(group.rows) if row in first])
-            events += self._accept(first, logits)
+            places = [place for place, row in enumerate(group.rows) if row in first]
+            logits = torch.stack([group.logits[place] for place in places])
+            events += self._accept(first, logits, [group.states.get(place) for place in places])
             self._seat(group, [place for place, row in enumerate(group.rows) if row in first and not row.over])
         return events
 
@@ -222,7 +224,8 @@ class Engine:
         ids = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces], device=self.device)
         lengths = torch.tensor([len(piece) for piece in pieces], device=self.device)
         level = all(len(piece) == width for piece in pieces)
-        if any(row.prompt_logprobs for row in group.rows):
+        last: Tensor | None = None
+        if any(row.prompt_logprobs or row.request.states for row in group.rows):
             hidden = self.network.read(ids, None if level else lengths, group.state)
             self._score(group, hidden, pieces)
             last = hidden[torch.arange(len(ids), device=hidden.device), lengths - 1]
@@ -232,6 +235,8 @@ class Engine:
         for place, row in enumerate(group.rows):
             if group.done < len(row.ids) <= end:
                 group.logits[place] = logits[place]
+                if last is not None:
+                    group.states[place] = last[place]
 
     def _score(self, group: _Joining, hidden: Tensor, pieces: list[list[int]]) -> None:
         """Log-probabilities of the prompts' ids, each given those before it."""
@@ -278,25 +283,42 @@ class Engine:
             if row is None:
                 self.state.rewind(slot, 0)
         ids = torch.tensor([[row.ids[-1] if row else 0] for row in self._slots], device=self.device)
-        logits = self.network.step(ids, None, self.state)
+        rows, states = [row for row in self._slots if row], None
+        if any(row.request.states for row in rows):
+            states = self.network.read(ids, None, self.state)[:, -1]
+            logits = self.network.logits(self.network.head(states))
+        else:
+            logits = self.network.step(ids, None, self.state)
         if len(live) < len(self._slots):
-            logits = logits[live]
-        events = self._accept([row for row in self._slots if row], logits)
+            logits, states = logits[live], None if states is None else states[live]
+        events = self._accept(rows, logits, states)
         self._slots = [None if row is None or row.over else row for row in self._slots]
         return events
 
-    def _accept(self, rows: list[Row], logits: Tensor) -> list[Event]:
-        """Choose the next token of every row."""
+    def _accept(self, rows: list[Row], logits: Tensor, states: Tensor | Sequence[Tensor | None] | None) -> list[Event]:
+        """Choose the next token of every row; `states` are what the logits were made from, where they are kept."""
         tokens = choose(logits, rows)
+        told: list[dict[str, Any]] = [{} for _ in rows]
+        total: Tensor | None = None
+        if any(row.request.uncertainty for row in rows):
+            unsure = Spread.of(logits)
+            total = unsure.total
+            for row, each, entropy, margin in zip(rows, told, unsure.entropies, unsure.margins, strict=True):
+                if row.request.uncertainty:
+                    each.update(entropies=(entropy,), margins=(margin,))
         wanted = [row.request.logprobs for row in rows if row.request.logprobs is not None]
-        chosen = tokens.tolist()
-        if not wanted:
-            return [self._take(row, token) for row, token in zip(rows, chosen, strict=True)]
-        own, top = log_probabilities(logits, tokens, max(wanted))
-        return [self._take(row, *given) for row, *given in zip(rows, chosen, own, top, strict=True)]
+        if wanted:
+            found = log_probabilities(logits, tokens, max(wanted), total)
+            for row, each, own, top in zip(rows, told, *found, strict=True):
+                if (count := row.request.logprobs) is not None:
+                    each.update(logprobs=(own,), top_logprobs=(top[:count],) if count else ())
+        for row, each, state in zip(rows, told, states if states is not None else (), strict=False):
+            if row.request.states and state is not None:
+                each.update(states=state[None].float().cpu().clone())
+        return [self._take(row, token, each) for row, token, each in zip(rows, tokens.tolist(), told, strict=True)]
 
-    def _take(self, row: Row, token: int, logprob: float = 0.0, top: tuple[tuple[int, float], ...] = ()) -> Event:
-        """The next token of one row, and whether it is the last."""
+    def _take(self, row: Row, token: int, told: dict[str, Any]) -> Event:
+        """The next token of one row, what is told beside it, and whether it is the last."""
         row.ids.append(token)
         if row.place:
             row.place.accept(token)
@@ -309,16 +331,7 @@ class Engine:
             if row.reader.stopped:  # a decoder that gives its text late
                 reason = "stop"
         row.over = reason is not None
-        count = row.request.logprobs
-        return Event(
-            row.name,
-            (token,),
-            text,
-            () if count is None else (logprob,),
-            (top[:count],) if count else (),
-            reason,
-            row.told(),
-        )
+        return Event(row.name, (token,), text, finish_reason=reason, prompt_logprobs=row.told(), **told)
 
 
 def token_logprobs(network: Any, states: Tensor, ids: Sequence[int], at_once: int = 128) -> list[float]:

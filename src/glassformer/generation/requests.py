@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from glassformer.generation.constraints import JsonSchema
@@ -19,7 +20,9 @@ class Request:
     """One text to be continued: at least one id, and how.
 
     `logprobs`: None for no log-probabilities, 0 for those of the tokens chosen, k for the k most probable at every
-    place too. `prompt_logprobs` asks for those of the prompt. `stop` ends the text before one of these strings.
+    place too. `prompt_logprobs` asks for those of the prompt. `uncertainty` asks for the entropy and the margin at
+    every place (`sampling.Spread`), `states` for what each token was chosen from: the network's last
+    state, which its head reads. `stop` ends the text before one of these strings.
     `seed` and `row` name the row's own source of chance. `context`: whether the text's first token may be read as
     going on from the prompt's last (and keeps its space).
     """
@@ -35,6 +38,8 @@ class Request:
     ignore_eos: bool = False
     schema: JsonSchema | None = None
     context: bool = True
+    uncertainty: bool = False
+    states: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Event:
     """What one step gave one request: a new id with its text, or its end.
 
     `text` is what became certain: see `Reader`. `prompt_logprobs` come once, with the first event, if asked for.
+    `states` is [1, D] in fp32, on the CPU.
     """
 
     request: int
@@ -51,6 +57,9 @@ class Event:
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
     finish_reason: FinishReason | None = None
     prompt_logprobs: tuple[float | None, ...] | None = None
+    entropies: tuple[float, ...] = ()
+    margins: tuple[float, ...] = ()
+    states: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 class Row:
@@ -82,7 +91,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """All events of a request, joined."""
+    """All events of a request, joined; `states` [n, D] has a row for each of the n ids."""
 
     ids: tuple[int, ...]
     text: str
@@ -90,11 +99,15 @@ class Result:
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...]
     finish_reason: FinishReason
     prompt_logprobs: tuple[float | None, ...] | None
+    entropies: tuple[float, ...] = ()
+    margins: tuple[float, ...] = ()
+    states: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 def joined(events: Sequence[Event]) -> Result:
     """One request's events as one result."""
     told = [event.prompt_logprobs for event in events if event.prompt_logprobs is not None]
+    states = [event.states for event in events if event.states is not None]
 
     def every(name: str) -> Iterator[Any]:
         return (value for event in events for value in getattr(event, name))
@@ -106,4 +119,7 @@ def joined(events: Sequence[Event]) -> Result:
         tuple(every("top_logprobs")),
         events[-1].finish_reason or "length",
         told[0] if told else None,
+        tuple(every("entropies")),
+        tuple(every("margins")),
+        torch.cat(states) if states else None,
     )

@@ -28,6 +28,10 @@ _WIDTHS = (32, 512, 4096)
 
 _BLOCK = 256  # probabilities are summed in blocks first: one of them is enough to find the token drawn
 
+_ROWS = 64  # entropies of so many rows at a time, where rows run side by side
+
+_LEAST = -1e30
+
 _NOT_NUMBERS = "the network's outputs are not numbers (NaN): its weights are broken; load or train others."
 
 
@@ -239,14 +243,15 @@ def draw(values: Float[Tensor, "B k"], chance: Float[Tensor, "B"]) -> Int[Tensor
 
 
 def log_probabilities(
-    logits: Float[Tensor, "B V"], tokens: Int[Tensor, "B"], count: int = 0
+    logits: Float[Tensor, "B V"], tokens: Int[Tensor, "B"], count: int = 0, total: Float[Tensor, "B"] | None = None
 ) -> tuple[list[float], list[tuple[tuple[int, float], ...]]]:
     """The log-probability of each row's token, and the `count` most probable tokens with theirs.
 
-    They are the model's own: before temperature, filters, biases and grammars.
+    They are the model's own: before temperature, filters, biases and grammars. `total` is log Σ exp of each row's
+    logits, where that is known.
     """
     logits = logits.float()
-    total = logits.logsumexp(-1)
+    total = logits.logsumexp(-1) if total is None else total
     own = (logits.gather(1, tokens[:, None])[:, 0] - total).tolist()
     if any(map(math.isnan, own)):
         raise InputError(_NOT_NUMBERS)
@@ -255,3 +260,39 @@ def log_probabilities(
     values, ids = largest(logits, min(count, logits.shape[1]))
     rows = zip(ids.tolist(), (values - total[:, None]).tolist(), strict=True)
     return own, [tuple(zip(*row, strict=True)) for row in rows]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How unsure a model is of the next token, for each row, in nats, of the model's own distribution p.
+
+    `entropies`: −Σ p log p. `margins`: log p of the best token less that of the second. `total`: log Σ exp of the
+    logits, which log-probabilities need as well.
+    """
+
+    entropies: list[float]
+    margins: list[float]
+    total: Float[Tensor, "B"]
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "B V"]) -> "Spread":
+        """That of the softmax of each row."""
+        # a row by itself stays in a core's cache from one pass over it to the next
+        at_once = 1 if logits.device.type == "cpu" else _ROWS
+        found = torch.cat([_spread(block.float()) for block in logits.split(at_once)], 1)
+        entropies, margins, _ = found.tolist()
+        if any(map(math.isnan, entropies)):  # a logit is minus infinity, and 0 · ∞ no number
+            entropies = _spread(logits.float().clamp_min(_LEAST))[0].tolist()
+        return cls(entropies, margins, found[2])
+
+
+def _spread(logits: Float[Tensor, "B V"]) -> Float[Tensor, "3 B"]:
+    """log Σ exp x − Σ p x for x the logits less their best, which needs no logarithm of p; margin; log Σ exp."""
+    best, place = logits.max(-1, keepdim=True)
+    x = logits - best
+    weights = x.exp()
+    total = weights.sum(-1)
+    log_total = total.log()
+    entropy = log_total - torch.linalg.vecdot(weights, x) / total
+    second = x.scatter_(1, place, -math.inf).amax(-1)
+    return torch.stack((entropy, -second, log_total + best[:, 0]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
+from torch import Tensor
 
 from glassformer.errors import InputError
 from glassformer.generation.constraints import JsonSchema
@@ -39,8 +40,11 @@ class Generation:
     Where text goes on from a prompt: `text` is the continuation only, without a stop string (whose tokens `ids` holds);
     `prompt_ids` is what the model read; `prompt_logprobs`, if asked for, has for each of them its log-probability given
     those before it, None for the first; `top_logprobs`, if asked for, has the most probable tokens at each place of
-    `ids`, as pairs of id and log-probability. All log-probabilities are the model's own, before temperature, filters,
-    biases and grammars.
+    `ids`, as pairs of id and log-probability. `entropies` and `margins`, if asked for, say for each of `ids` how unsure
+    the model was: −Σ p log p of what it expected there, and log p of its best token less that of its second. `states`
+    [n, D], if asked for, are what each of `ids` was chosen from: the network's last states, which its head reads. That
+    of the first id has seen the prompt alone, and none has seen the last id. All these are the model's own, in nats,
+    before temperature, filters, biases and grammars.
     """
 
     text: str
@@ -52,6 +56,9 @@ class Generation:
     prompt_ids: tuple[int, ...] | None = None
     prompt_logprobs: tuple[float | None, ...] | None = None
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
+    entropies: tuple[float, ...] | None = None
+    margins: tuple[float, ...] | None = None
+    states: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ class Piece:
     logprobs: tuple[float, ...]
     finish_reason: Literal["stop", "length"] | None = None
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
+    entropies: tuple[float, ...] | None = None
+    margins: tuple[float, ...] | None = None
+    states: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 class Settings(TypedDict, total=False):
@@ -91,6 +101,8 @@ class Settings(TypedDict, total=False):
     truncate: bool
     ignore_eos: bool
     batch_size: int | None
+    uncertainty: bool
+    states: bool
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,7 @@ class Options:
     `length_penalty`; `n_best` of them are given.
     `logprobs`: None for none, 0 for the tokens chosen, k for the k most probable ones at each place as well;
     `prompt_logprobs`: those of the prompt's tokens too.
+    `uncertainty`: the entropy and the margin at each place of the text; `states`: the states that it was chosen from.
     `json_schema` (an object, or JSON text): the text is JSON that follows it, unless it is cut off.
     `truncate`: of a prompt longer than the model's positions, read only the end, leaving room for `max_new_tokens` (for
     half of the positions at most), with a warning; without it, that is an `InputError`.
@@ -133,6 +146,8 @@ class Options:
     truncate: bool = False
     ignore_eos: bool = False
     batch_size: int | None = None
+    uncertainty: bool = False
+    states: bool = False
     sampling: Sampling = field(init=False)
 
     def __post_init__(self) -> None:
@@ -154,10 +169,11 @@ class Options:
 
     def _check_beam(self) -> None:
         same = self.sampling.plain and not self.stop and self.json_schema is None
-        if not same or self.logprobs or self.prompt_logprobs:
+        if not same or self.logprobs or self.prompt_logprobs or self.uncertainty or self.states:
             raise InputError(
                 "a beam looks for the most probable text: it goes with temperature 0 only, and without stop strings, "
-                "penalties, biases, functions, a JSON schema, 'logprobs' above 0 and 'prompt_logprobs'."
+                "penalties, biases, functions, a JSON schema, 'logprobs' above 0, 'prompt_logprobs', 'uncertainty' and "
+                "'states'."
             )
 
 
@@ -189,7 +205,9 @@ def pieces(engine: Engine, options: Options) -> Iterator[Piece]:
     while engine.busy:
         for event in engine.step():
             top = event.top_logprobs if options.logprobs else None
-            yield Piece(event.text, event.ids, event.logprobs, event.finish_reason, top)
+            entropies, margins = (event.entropies, event.margins) if options.uncertainty else (None, None)
+            reason = event.finish_reason
+            yield Piece(event.text, event.ids, event.logprobs, reason, top, entropies, margins, event.states)
 
 
 def make_requests(model: Model, ids: list[list[int]], options: Options, context: bool = True) -> list[Request]:
@@ -211,6 +229,8 @@ def make_requests(model: Model, ids: list[list[int]], options: Options, context:
             options.ignore_eos,
             schema,
             context,
+            options.uncertainty,
+            options.states,
         )
         for row, prompt in enumerate(ids)
     ]
@@ -260,6 +280,9 @@ def _generation(prompt: list[int], result: Result, options: Options) -> Generati
         prompt_ids=tuple(prompt),
         prompt_logprobs=result.prompt_logprobs,
         top_logprobs=result.top_logprobs if options.logprobs else None,
+        entropies=result.entropies if options.uncertainty else None,
+        margins=result.margins if options.uncertainty else None,
+        states=result.states,
     )
 
 
