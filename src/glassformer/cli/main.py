@@ -95,6 +95,11 @@ _VERBS: dict[str, tuple[str, str]] = {
         "  glassformer recall --train recipes/athletes-gpt.toml --data-root DATA --out athletes\n"
         "  glassformer recall --train recipes/athletes-gpt.toml --people 500",
     ),
+    "calibrate": (
+        "Learn from questions with known answers how often a model is wrong where it is how unsure.",
+        "  glassformer calibrate --model smollm2-135m-instruct --questions questions.jsonl --out risk.json\n"
+        "  glassformer calibrate --model DIR --questions landmark_in_country.json --shots 3 --out risk.json",
+    ),
     "import": (
         "Bring a model in from a Hugging Face folder or a GGUF file.",
         "  glassformer import HF_DIR models/NAME\n"
