@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from glassformer.checkpoints.files import write_bytes, write_json
+from glassformer.checkpoints.files import write_bytes
 from glassformer.studies.markdown import report_markdown
 from glassformer.studies.running import Done
 from glassformer.studies.sections import Section, sections_of
@@ -36,11 +37,25 @@ def write_report(title: str, about: str, done: Sequence[Done], out: Path, notes:
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     sections = sections_of(done, figures)
-    write_json(out / "report.json", _numbers(title, sections, notes))
+    write_bytes(out / "report.json", (_written(_numbers(title, sections, notes)) + "\n").encode())
     write_bytes(out / "report.md", report_markdown(title, about, sections, notes).encode())
     page = out / "report.html"
     write_bytes(page, _page(title, about, sections, notes).encode())
     return page
+
+
+def _written(value: Any, indent: str = "") -> str:
+    """JSON with a line for each entry, but rows of plain values on one line: there are thousands of these. Numbers have
+    six digits; `parts/` keeps them as they were."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        rows = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {_written(each, inner)}" for key, each in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and any(isinstance(each, dict | list | tuple) for each in value):
+        return "[\n" + ",\n".join(inner + _written(each, inner) for each in value) + f"\n{indent}]"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_written(each) for each in value) + "]"
+    return json.dumps(float(f"{value:.6g}") if isinstance(value, float) else value, ensure_ascii=False)
 
 
 def _numbers(title: str, sections: Sequence[Section], notes: Sequence[tuple[str, str]]) -> dict[str, Any]:

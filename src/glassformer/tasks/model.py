@@ -218,8 +218,8 @@ class Model:
 
         `max_new_tokens=128, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=None,
         stop=(), beam=1, n_best=1, length_penalty=1.0, logprobs=0, prompt_logprobs=False, logit_bias=None,
-        functions=(), json_schema=None, truncate=False, ignore_eos=False, batch_size=None`: see
-        `tasks.generate.Options`. What a prompt gives does not depend on the others.
+        functions=(), json_schema=None, truncate=False, ignore_eos=False, batch_size=None, uncertainty=False,
+        states=False`: see `tasks.generate.Options`. What a prompt gives does not depend on the others.
 
         Special tokens that a text spells are read as plain text; give ids where they are meant. An empty text begins
         with the model's first token. Raises `InputError` for a prompt longer than the model's positions (unless
