@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glassformer.errors import InputError as InputError
+    from glassformer.factuality.asking import ask as ask
     from glassformer.factuality.measured import uncertainty as uncertainty
     from glassformer.generation.sampling import Sampling as Sampling
     from glassformer.interpret.attribution import Attribution as Attribution
@@ -122,6 +123,7 @@ _HOMES = {
     "TunedLens": "interpret.tuned_lens",
     "ablate": "interpret.edits",
     "apply": "interpret.edits",
+    "ask": "factuality.asking",
     "attention_statistics": "interpret.heads",
     "attribute": "interpret.attribution",
     "average": "training.averaging",

@@ -120,6 +120,17 @@ _VERBS: dict[str, tuple[str, str]] = {
         '  glassformer classify --model sst2-minilm "a gripping, funny film"\n'
         "  cat lines.txt | glassformer classify --model runs/sst2 --json",
     ),
+    "verify": (
+        "Check the numbers, dates and names of a statement against documents, with quotes.",
+        '  glassformer verify --documents DIR "The Mona Lisa was painted in 1815."\n'
+        "  glassformer verify --documents A.txt --documents B.txt --json --strict < statements.txt",
+    ),
+    "ask": (
+        "Answer questions, with how sure the model is, or with quotes from documents.",
+        '  glassformer ask --model smollm2-135m-instruct "When was the Mona Lisa painted?"\n'
+        '  glassformer ask --documents DIR "When was the Mona Lisa painted?"\n'
+        '  glassformer ask --model M --risk RISK --max-error 0.1 "What is the capital of France?"',
+    ),
     "answer": (
         "Find the span of a text that answers a question, or say that there is none.",
         '  glassformer answer --model squad-minilm --context FILE "Who wrote it?"\n'

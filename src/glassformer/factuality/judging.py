@@ -1,0 +1,159 @@
+"""How well documents support a value: what a reader makes of it and of its rivals, and the words around them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from glassformer.factuality.claims import Claim
+from glassformer.factuality.documents import Passage
+from glassformer.factuality.passages import sentences
+from glassformer.factuality.reading import Reading
+from glassformer.factuality.retrieval import Index, words_of
+from glassformer.factuality.values import Value, differ, find_values, same
+
+WORDS_WORTH = 8.0
+"""What all of a claim's words in the sentence of a value are worth, in the reader's logits; the same for the three
+sentences around it."""
+FLOOR = -15.0
+"""The strength of a rival where there is none."""
+ABSENT = -20.0
+"""The reader's score of a value that no passage has."""
+LIMITS = -40.0, 30.0
+"""Of the margin between a value and its rival."""
+# Log-odds that a value is right, by benchmarks/verifying.py --fit on the development part of benchmarks/claims.
+WEIGHTS = {"bias": 1.0, "margin": 0.18, "words": 0.3, "topic": 2.0, "in_best": 0.9}
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A value where it stands in a passage (characters [start, end) of it), how well it answers the claim's question
+    (`score`, the reader's), and the share of the claim's words in its sentence (`near`) and in that and its neighbours
+    (`wide`)."""
+
+    passage: Passage
+    start: int
+    end: int
+    text: str
+    score: float
+    near: float
+    wide: float
+
+    @property
+    def strength(self) -> float:
+        """All of it in one number, in the reader's logits."""
+        return self.score + WORDS_WORTH * (self.near + self.wide)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The best occurrence of a claimed value and of another one that could stand in its place, and what was seen."""
+
+    claim: Claim
+    support: Occurrence | None
+    rival: Occurrence | None
+    features: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """Log-odds, on claims like those of the development part, that the documents support the value."""
+        return WEIGHTS["bias"] + sum(WEIGHTS[name] * value for name, value in self.features.items())
+
+
+class Words:
+    """How much each word tells: log(1 + passages / passages with it), by its beginning; and which names are topics."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._count = len(index.passages)
+        self._with = Counter(word for passage in index.passages for word in set(words_of(passage.text)))
+        self._of: dict[str, list[str]] = {}
+
+    def share(self, wanted: str, text: str) -> float:
+        """The share of the words of one text that stand in another, each by how much it tells; 0 to 1."""
+        words = set(words_of(wanted))
+        found = words & set(words_of(text))
+        whole = sum(map(self._weight, words))
+        return sum(map(self._weight, found)) / whole if whole else 0.0
+
+    def topic(self, name: str, passage: Passage) -> float:
+        """How often a document speaks of a name: its passages with it, among all of them and five more."""
+        document = passage.document.name
+        if document not in self._of:
+            own = [one.text.lower() for one in self._index.passages if one.document.name == document]
+            self._of = {document: own}  # the one that was asked about last
+        texts = self._of[document]
+        return sum(name.lower() in text for text in texts) / (len(texts) + 5)
+
+    def _weight(self, word: str) -> float:
+        return math.log(1 + self._count / max(self._with[word], 1))
+
+
+def candidates(claim: Claim, passage: Passage) -> list[Value]:
+    """All values of a passage, and where it has the claimed name in small letters ("prevenient grace")."""
+    values = find_values(passage.text)
+    if claim.value.kind != "name":
+        return values
+    for match in re.finditer(rf"\b{re.escape(claim.value.text)}(?!\w)", passage.text, re.IGNORECASE):
+        if not any(value.start == match.start() and value.end == match.end() for value in values):
+            values.append(Value("name", match[0], match.start(), match.end()))
+    return values
+
+
+def judged(
+    claim: Claim, statement: str, passages: Sequence[Passage], readings: Sequence[Reading], words: Words
+) -> Judged:
+    """What passages say to a claim. `readings` hold the scores of each passage's `candidates`, in their order."""
+    support: list[Occurrence] = []
+    rivals: list[Occurrence] = []
+    others = find_values(claim.rest)
+    for passage, reading in zip(passages, readings, strict=True):
+        values = candidates(claim, passage)
+        for value, place in zip(values, reading.places, strict=True):
+            inside = reading.span[0] <= value.start and value.end <= reading.span[1]
+            score = max(reading.best if inside else place, ABSENT)
+            if _says(claim.value, value):
+                support.append(_occurrence(passage, value, score, claim, words))
+            elif differ(claim.value, value) and not any(same(one, value) or same(value, one) for one in others):
+                rivals.append(_occurrence(passage, value, score, claim, words))
+    best = max(support, key=lambda one: one.strength, default=None)
+    rival = max(rivals, key=lambda one: one.strength, default=None)
+    return Judged(claim, best, rival, _features(claim, statement, support, rival, passages, words))
+
+
+def _says(claimed: Value, found: Value) -> bool:
+    return same(claimed, found) or (claimed.kind == "name" and claimed.text.lower() == found.text.lower())
+
+
+def _occurrence(passage: Passage, value: Value, score: float, claim: Claim, words: Words) -> Occurrence:
+    text = passage.text
+    found = sentences(text)
+    number = max((place for place, one in enumerate(found) if one[0] <= value.start), default=0)
+    near = text[slice(*found[number])]
+    wide = text[found[max(0, number - 1)][0] : found[min(len(found) - 1, number + 1)][1]]
+    shares = words.share(claim.rest, near), words.share(claim.rest, wide)
+    return Occurrence(passage, value.start, value.end, value.text, score, *shares)
+
+
+def _features(
+    claim: Claim,
+    statement: str,
+    support: Sequence[Occurrence],
+    rival: Occurrence | None,
+    passages: Sequence[Passage],
+    words: Words,
+) -> dict[str, float]:
+    strongest = max((one.strength for one in support), default=-math.inf)
+    best = max(passages, key=lambda one: words.share(statement, one.text), default=None)
+    name = claim.value.text if claim.value.kind == "name" else ""
+    within = best is not None and bool(name) and name.lower() in best.text.lower()
+    margin = strongest - max(FLOOR, rival.strength if rival else FLOOR)
+    return {
+        "margin": min(max(margin, LIMITS[0]), LIMITS[1]),
+        "words": max((one.near + one.wide for one in support), default=0.0),
+        "topic": words.topic(name, best) if best and name else 0.0,
+        "in_best": float(within),
+    }
