@@ -29,7 +29,7 @@ COUNT = 4
 """Passages that are searched for a claim without its value; and two less for the whole sentence."""
 _Job = tuple[str, str, tuple[tuple[int, int], ...]]  # a question, a passage and places in it
 SUPPORTED = 0.0
-"""The least score of a value that is supported, chosen on the development part of benchmarks/claims."""
+"""The least score of a value that is supported; see `judging.WEIGHTS`."""
 CONTRADICTED = -3.0
 """How much more the reader may prefer "no answer" to another value that contradicts the claimed one."""
 COVERED = 0.25
@@ -41,8 +41,8 @@ class Checked:
     """A claim of the statement: characters [start, end) of it, a value or (`kind` "claim") a whole sentence.
 
     `evidence` quotes what supports or contradicts it, the best first; none where nothing was found. `found` is what
-    stands in the documents in place of a contradicted value. `score` is greater the better the support is (log-odds
-    on claims of encyclopedic texts, no probability); that of a sentence is the least of its values.
+    stands in the documents in place of a contradicted value. `score` is greater the better the support is (no
+    probability; 0 is where doubt begins); that of a sentence is the least of its values.
     """
 
     text: str
