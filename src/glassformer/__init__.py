@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from glassformer.errors import InputError as InputError
     from glassformer.factuality.asking import ask as ask
     from glassformer.factuality.measured import uncertainty as uncertainty
+    from glassformer.factuality.verifying import verify as verify
     from glassformer.generation.sampling import Sampling as Sampling
     from glassformer.interpret.attribution import Attribution as Attribution
     from glassformer.interpret.attribution import attribute as attribute
@@ -151,6 +152,7 @@ _HOMES = {
     "train": "training.experiment",
     "tuned_lens": "interpret.tuned_lens",
     "uncertainty": "factuality.measured",
+    "verify": "factuality.verifying",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
