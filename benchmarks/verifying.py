@@ -34,7 +34,7 @@ SQUAD = "squad_v1.1/dev-v1.1.rebuilt.json"
 ALARMS = (0.02, 0.05, 0.10)
 FACTS_AT_ONCE = 6
 RESAMPLES = 2000
-GOALS = {"a": ((0.90, 0.05), (0.97, 0.02)), "b": ((0.50, 0.10), (0.70, 0.05))}
+NOWHERE = -99.0
 
 Claim = dict[str, Any]
 
@@ -79,12 +79,15 @@ def _record(one: judging.Judged) -> Claim:
     value, rival = one.claim.value, one.rival
     return {
         "text": value.text, "start": value.start, "end": value.end, "kind": value.kind, "features": one.features,
+        "present": one.support is not None,
         "rival": rival.text if rival else None, "rival_score": rival.score if rival else judging.ABSENT,
     }  # fmt: skip
 
 
 def score_of(value: Claim) -> float:
-    """The score of a value by the weights in use."""
+    """The score of a value by the weights in use; without an occurrence it cannot be supported."""
+    if not value["present"]:
+        return NOWHERE
     weights = judging.WEIGHTS
     return weights["bias"] + sum(weights[name] * number for name, number in value["features"].items())
 
@@ -98,7 +101,7 @@ def scores(claims: Sequence[Claim], found: Sequence[Sequence[Claim]], whole: boo
     """The least score of a claim's values, or that of the planted one; the least of all where nothing was seen."""
     return np.array(
         [
-            min((score_of(value) for value in values if whole or is_target(claim, value)), default=-99.0)
+            min((score_of(value) for value in values if whole or is_target(claim, value)), default=NOWHERE)
             for claim, values in zip(claims, found, strict=True)
         ]
     )

@@ -118,6 +118,9 @@ def test_a_year_is_in_a_range_if_it_is_not_outside(first: int, more: int) -> Non
         ("However, most of them left in May.", "date", "May"),
         ("He said no one of us may go.", "", ""),
         ("It grew by 5 to 10 million.", "number", "5 to 10 million"),
+        ("The drought of 2010 was bad.", "date", "2010"),
+        ("The storm of 2010 series.", "date", "2010"),
+        ("Eight US presidents came. The Eleventh Doctor left.", "number name name", "Eight|US|Eleventh Doctor"),
     ],
 )  # fmt: skip
 def test_what_is_found(text: str, kind: str, value: str) -> None:

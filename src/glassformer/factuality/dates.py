@@ -53,7 +53,7 @@ _DATE_PREPOSITIONS = frozenset(
         "in since by until till during after before early late mid year years circa around",
     )
 )
-_NO_PLURALS = frozenset("was is as his its this census series has does us")
+_NO_PLURALS = frozenset(re.findall(r"\S+", "was is as his its this census series has does us"))
 _PEOPLE = frozenset(re.findall(r"\S+", "people men women children"))
 
 

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from glassformer.factuality.numerals import ORDINALS, SMALL
+
 _TOKEN = re.compile(r"(?:[A-Z]\.){2,}|[^\W_]+(?:['’.\-&/][^\W_]+)*\.?", re.UNICODE)
 _PARTICLES = frozenset(
     re.findall(
@@ -59,6 +61,7 @@ _ORDINARY = frozenset(
         "workers would years yes yet you young your",
     )
 )
+_NUMBER_WORDS = SMALL.keys() | ORDINALS.keys()
 _NUMBER = re.compile(r"\s(?:[1-9]\d{0,2}|[IVX]+)(?![\w%.,]\d|\w|%)")
 _END = re.compile(r"[.!?:][\"'”’)\]]*\s+[\"'“‘(\[]*$|\n\s*[\"'“‘(\[]*$")
 
@@ -188,7 +191,7 @@ def _name(text: str, tokens: list[tuple[int, int]]) -> Name | None:
     start = tokens[0][0]
     first_word = text[slice(*tokens[0])]
     opens = not text[:start].strip(" \n\t\"'“‘([") or bool(_END.search(text[:start]))
-    ordinary = first_word.lower() in _ORDINARY
+    ordinary = first_word.lower() in _ORDINARY or (opens and first_word.lower() in _NUMBER_WORDS)
     if ordinary and (opens or len(tokens) == 1):
         tokens = tokens[1:]
         while tokens and text[slice(*tokens[0])].lower() in _PARTICLES:
