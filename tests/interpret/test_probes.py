@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tasks.small_writers import writer
 from torch import Tensor
 
 from glassformer.errors import InputError
+from glassformer.interpret.controls import random_network
 from glassformer.interpret.discriminants import STRENGTHS, Space, held_out
+from glassformer.interpret.facts import Fact, Facts
 from glassformer.interpret.probes import Probe, probe
 from glassformer.interpret.trace import trace
 from glassformer.models.config import Config
@@ -263,6 +267,40 @@ def test_traces() -> None:
     assert probe(two, labels, split="row", at="logits @ end", shuffles=0).report().readings[0].place == "logits"
     with pytest.raises(InputError, match=r"gives \[60, 2, 16\]: name one position"):
         probe(two, labels, split="row", at="residual_pre[0] @ 0:2")
+
+
+def test_a_trace_of_facts_is_held_against_its_tokens_and_random_weights() -> None:
+    model = writer()
+    names = [f"{first}{second} {number}" for number, (first, second) in enumerate(itertools.product("abcdefgh", "xyz"))]
+    facts = Facts(tuple(Fact(name, name, "r", f"{name} is", ("p" if i % 2 else "q",)) for i, name in enumerate(names)))
+    at = "residual_post[*] @ subject.last"
+    kept = trace(model, facts, at, "self_attention.pattern[0] @ end<-subject")
+    found = probe(kept, facts.labels, shuffles=0).report()
+    network = random_network(model.network, 0)
+    assert not torch.equal(next(network.parameters()), next(model.network.parameters()))
+    ids = [model.tokenizer.encode(name) for name in names]
+    blank = trace(replace(model, network=network), facts, at)
+    given = {"bag of tokens": ids, "random weights": blank}
+    wanted = probe(kept, facts.labels, shuffles=0, controls=given).report()
+    assert found.readings == wanted.readings and list(found.readings[0].controls) == list(given)
+    assert not probe(kept, facts.labels, shuffles=0, controls={}).report().readings[0].controls
+
+
+def test_rare_classes_are_left_out_with_their_rows() -> None:
+    """The others are read as if the rare ones had never been given; controls lose the same rows."""
+    rows, labels = planted(60, 5, 2, 2.0)
+    words = [f"{label} w{number % 7}" for number, label in enumerate(labels)]
+    more, named = torch.cat((rows[:3] + 9.0, rows, rows[:1] - 9.0)), ["rare"] * 3 + list(labels) + ["once"]
+    controls = {"bag": ["x y"] * 3 + words + ["z"]}
+    found = probe(more, named, split="row", shuffles=2, controls=controls)
+    wanted = probe(rows, labels, split="row", shuffles=2, controls={"bag": words})
+    assert found.labels == wanted.labels and found.report().readings == wanted.report().readings
+    assert found.report().left_out == {"once": 1, "rare": 3} and found.report().n == 60
+    assert "left out, in fewer than 5 groups: once 1, rare 3" in str(found.report())
+    assert json.loads(json.dumps(found.report().to_json()))["left_out"] == {"once": 1, "rare": 3}
+    assert "left out" not in str(wanted.report())
+    grouped = probe(more, named, groups=[0, 0, 0, *range(1, 62)], shuffles=0).report()
+    assert grouped.left_out == {"once": 1, "rare": 3} and grouped.n_groups == 60
 
 
 def test_what_cannot_be_probed_is_refused() -> None:

@@ -19,6 +19,7 @@ from glassformer.errors import InputError
 from glassformer.interpret.edits import Patch
 from glassformer.interpret.expressions import parse
 from glassformer.interpret.swept import Sweep
+from glassformer.layers.sites import planned
 
 
 def score(logits: Tensor, rows: Any) -> Tensor:
@@ -144,6 +145,25 @@ def test_many_texts_are_swept_in_batches() -> None:
     for row in (0, 31, 32, 39):
         wanted = one(this, row, [gf.ablate("feed_forward.output[1] @ end", to="zero")])
         assert abs(float(wanted - found.values[row])) < 1e-3
+
+
+def test_a_network_with_a_plan_of_its_own_is_swept_as_it_is() -> None:
+    """What is computed without the fused path has to be, whatever could be known beforehand."""
+    this = case("learned positions", (5, 7, 3), ())
+    changed = Case(planned(this.network, {"self_attention.pattern[1]": torch.square}), this.rows, None)
+    found = swept(changed, gf.ablate, "residual_post[0:2] @ *", to="zero")
+    check_every_place(changed, found, lambda row, site: gf.ablate(site, to="zero"))
+    plain = swept(this, gf.ablate, "residual_post[0:2] @ *", to="zero")
+    assert not torch.allclose(found.baseline, plain.baseline)
+
+
+def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glassformer.interpret.sweep.EVERY", 0.0)
+    told: list[str] = []
+    swept(case("learned positions", (5, 7, 3), ()), gf.ablate, "residual_post[0:2] @ *", to="zero", say=told.append)
+    assert len(told) >= 1 and told[-1] == "30 of 30 places"
+    swept(case("word head", (5, 7, 3), ()), gf.ablate, "residual_post[0] @ end", to="zero", say=told.append)
+    assert told[-1] == "3 of 3 places"
 
 
 # --- Estimates --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from studies.recall_models import ANSWERS, made, random_model, trained_model, wo
 from torch import Tensor
 
 from glassformer.errors import InputError
+from glassformer.interpret.controls import subject_tokens
 from glassformer.interpret.edits import ablate, apply, knockout
 from glassformer.interpret.expressions import parse
 from glassformer.interpret.facts import Facts
@@ -27,7 +28,7 @@ from glassformer.studies.fact_recall.bench import (
     windows,
     with_elsewhere,
 )
-from glassformer.studies.fact_recall.lookup import lookup_windows, random_bench, subject_tokens
+from glassformer.studies.fact_recall.lookup import lookup_windows, random_bench
 from glassformer.studies.fact_recall.neurons import Neurons, like_norm, lookup_layers
 from glassformer.studies.fact_recall.predictions import PREDICTIONS
 from glassformer.studies.fact_recall.questions import asked_of, opposites
@@ -206,7 +207,7 @@ def test_a_network_with_random_weights(bench: Bench) -> None:
     chance = random_bench(bench)
     assert not torch.allclose(chance.stream(2, "end"), bench.stream(2, "end"))
     assert torch.equal(random_bench(bench).stream(2, "end"), chance.stream(2, "end"))
-    assert len(subject_tokens(bench)[0]) == int(bench.inputs.places("subject", "text").counts[0])
+    assert len(subject_tokens(bench.inputs)[0]) == int(bench.inputs.places("subject", "text").counts[0])
 
 
 def test_the_whole_study_of_a_model_that_knows(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from glassformer.generation.code import SHORTEST, Code, Kind
 from glassformer.layers.linear import FEW
 from glassformer.layers.low_rank import has_low_rank
 from glassformer.layers.rows import RowState
-from glassformer.layers.sites import edges, sites
+from glassformer.layers.sites import is_planned
 from glassformer.models.decoder import Decoder
 
 SMALL = 5_000_000
@@ -31,8 +31,7 @@ def accelerated(network: nn.Module) -> Any:
     Only a `Decoder` itself, on a CPU, whose taps are at rest and which has neither relative positions nor low-rank
     layers, is accelerated.
     """
-    taps = [*sites(network).values(), *edges(network).values()]
-    if type(network) is not Decoder or any(tap.active for tap in taps):
+    if type(network) is not Decoder or is_planned(network):
         return network
     if network.stack.relative is not None or has_low_rank(network):  # no inputs of compiled blocks
         return network

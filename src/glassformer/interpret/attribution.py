@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -32,9 +32,9 @@ class Attribution:
     """
 
     by: By
-    inputs: Inputs
-    groups: Mapping[str, Tensor]
-    logits: Float[Tensor, n]
+    inputs: Inputs = field(repr=False)
+    groups: Mapping[str, Tensor] = field(repr=False)
+    logits: Float[Tensor, n] = field(repr=False)
     note: str
     neurons: tuple[tuple[int, int], ...] = ()
     """Layer and number of the neurons that have a part of their own."""

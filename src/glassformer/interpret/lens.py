@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ TOGETHER = 512
 class Top:
     """The likeliest tokens of each state, best first: `ids` and `probabilities` [L, n, k], or [L, n, positions, k]."""
 
-    model: Any
+    model: Any = field(repr=False)
     ids: Int[Tensor, "L n *p k"]
     probabilities: Float[Tensor, "L n *p k"]
 
@@ -49,11 +49,11 @@ class Lens:
     for a few states at a time: only `logits` holds a whole vocabulary for each of them.
     """
 
-    trace: Trace
+    trace: Trace = field(repr=False)
     places: tuple[str, ...]
-    states: Float[Tensor, "L n *p D"]
-    real: Bool[Tensor, "n p"]
-    tuned: TunedLens | None = None
+    states: Float[Tensor, "L n *p D"] = field(repr=False)
+    real: Bool[Tensor, "n p"] = field(repr=False)
+    tuned: TunedLens | None = field(default=None, repr=False)
 
     @property
     def logits(self) -> Float[Tensor, "L n *p V"]:

@@ -61,13 +61,15 @@ class Prefix:
     def run(self, rows: Int[Tensor, e], plan: Plan, layer: int, begin: int) -> Float[Tensor, "e V"]:
         """The logits at the ends of texts `rows`, run by a plan that acts in block `layer` and later, at position
         `begin` and later."""
-        return self._finish(_from(plan, self.network, begin), rows, self.reads[layer][rows, begin:], layer, begin, plan)
+        ends = self.ends[rows]
+        runs = Runs(rows, torch.full_like(ends, begin).minimum(ends), ends)
+        behind = max([layer, *(number + 1 for number in _blocks_of(plan))])
+        return self.say(self.last_states({behind: [self.blocks(runs, plan, layer, behind)]}))
 
-    def block(self, runs: Runs, plan: Plan, layer: int) -> Joining:
-        """Some runs behind block `layer`, the one in which a plan acts."""
+    def blocks(self, runs: Runs, plan: Plan, first: int, behind: int) -> Joining:
+        """Some runs from block `first` to before block `behind`, by a plan that acts there."""
         begin = int(runs.first.min())
-        x = self.reads[layer][runs.text, begin:]
-        x = self._blocks(_from(plan, self.network, begin), runs.text, x, layer, layer + 1, begin)
+        x = self._onwards(_from(plan, self.network, begin), runs.text, first, behind, begin)
         return Joining(runs, runs.picked(x, begin))
 
     def put(self, runs: Runs, put: Put, layer: int) -> Joining:
@@ -87,36 +89,16 @@ class Prefix:
         logits: Tensor = self.network.logits(self.network.head(states))
         return logits
 
-    def _finish(self, stack: Stack, rows: Tensor, x: Tensor, layer: int, begin: int, plan: Plan) -> Tensor:
-        """From what block `layer` reads at the positions from `begin` to the logits."""
-        depth, ends = len(stack.blocks), self.ends[rows]
-        short = layer < depth and not _acts_in(plan, depth - 1)
-        x = self._blocks(stack, rows, x, layer, depth - 1 if short else depth, begin)
-        here = x[torch.arange(len(rows), device=x.device), ends - begin][:, None]
-        if short:
-            here = self._last(stack, rows, x, here, begin)
-        return self.say(here[:, 0])
-
-    def _blocks(self, stack: Stack, rows: Tensor, x: Tensor, first: int, last: int, begin: int) -> Tensor:
-        if first >= last:
+    def _onwards(self, stack: Stack, rows: Tensor, first: int, behind: int, begin: int) -> Float[Tensor, "e t D"]:
+        """The stream of some texts before block `behind`, at positions from `begin` on, computed from block `first`."""
+        x = self.reads[first][rows, begin:]
+        if first == behind:
             return x
         positions = torch.arange(begin, begin + x.shape[1], device=x.device)[None]
         remember = [_Remember(self._before(layer, rows, begin)) for layer in range(len(stack.blocks))]
         length = begin + x.shape[1]
         mask = seen_mask(positions, length)
-        return stack.onwards(x, first, last, mask, positions=positions, remember=remember, held=(length, 1))
-
-    def _last(self, stack: Stack, rows: Tensor, x: Tensor, here: Tensor, begin: int) -> Tensor:
-        """The last block, for the end of each text alone."""
-        layer, ends = len(stack.blocks) - 1, self.ends[rows]
-        length = begin + x.shape[1]
-        positions = torch.arange(begin, length, device=x.device)[None]
-        new = stack.offers(x, layer, positions)
-        everything = _joined(self._before(layer, rows, begin), new)
-        remember = [lambda _: everything] * len(stack.blocks)
-        mask = seen_mask(ends[:, None], length)
-        held = (length, 1)
-        return stack.onwards(here, layer, layer + 1, mask, positions=ends[:, None], remember=remember, held=held)
+        return stack.onwards(x, first, behind, mask, positions=positions, remember=remember, held=(length, 1))
 
     def _before(self, layer: int, rows: Tensor, begin: int) -> KeysValues:
         keys, values = self.memories[layer]
@@ -155,5 +137,6 @@ def _windows(plan: Plan) -> list[Window]:
     return [put.at for put in puts] + [cut.at for cuts in plan.cuts.values() for cut in cuts.functions]
 
 
-def _acts_in(plan: Plan, layer: int) -> bool:
-    return any(name.endswith(f"[{layer}]") for name in (*plan.taps, *plan.cuts))
+def _blocks_of(plan: Plan) -> list[int]:
+    """The blocks in which a plan acts, by the layers of its sites."""
+    return [int(name.rpartition("[")[2][:-1]) for name in (*plan.taps, *plan.cuts)]

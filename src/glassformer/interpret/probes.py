@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glassformer.errors import InputError, did_you_mean
+from glassformer.interpret.controls import bag, controls_of
 from glassformer.interpret.discriminants import Space, held_out, hits
 from glassformer.interpret.trace import Trace
 from glassformer.tasks.intervals import Interval, bootstrap
 
 FOLDS = 5
-WORDS = 1000
-"""The most words or tokens that a bag has: those of most groups."""
 
 Label = Hashable
 Control = Trace | Tensor | Sequence[str] | Sequence[Sequence[int]]
@@ -64,10 +63,16 @@ class Report:
     split: str
     folds: int
     seed: int
+    left_out: Mapping[Any, int] = field(default_factory=dict)
+    """Rows of each class that is in too few groups."""
 
     def to_json(self) -> dict[str, Any]:
         """All numbers, with the names of the fields; classes are written as strings."""
-        return {**asdict(self), "classes": {str(label): count for label, count in self.classes.items()}}
+        named = {
+            name: {str(label): count for label, count in counts.items()}
+            for name, counts in (("classes", self.classes), ("left_out", self.left_out))
+        }
+        return {**asdict(self), **named}
 
     def __str__(self) -> str:
         names = list(dict.fromkeys(name for reading in self.readings for name in reading.controls))
@@ -89,8 +94,10 @@ class Report:
     def _about(self) -> list[str]:
         classes = ", ".join(f"{label} {count}" for label, count in self.classes.items())
         held = f"{self.n_groups} groups, none of them in two folds" if self.split == "subject" else "split by rows"
+        rare = ", ".join(f"{label} {count}" for label, count in self.left_out.items())
         return [
             f"{len(self.classes)} classes: {classes}",
+            *([f"left out, in fewer than {self.folds} groups: {rare}"] if rare else []),
             f"n = {self.n}, {held}; {self.folds} folds; balanced accuracy by chance {1 / len(self.classes):.3f}, "
             f"accuracy of the largest class {max(self.classes.values()) / self.n:.3f}",
             "[ ]: 95 % intervals, of shuffled labels the least and the most; controls are balanced accuracies",
@@ -165,22 +172,32 @@ def probe(
     - Controls: `shuffles` of the labels, within each part and among groups that have one label, go through the same
       procedure (Hewitt & Liang 2019). `controls` maps names to what is read instead of `x`: a trace or states of a
       network with random weights, or a bag of words (texts, split at spaces) or of tokens (lists of ids, or a tensor
-      of ids padded with negative ones), as counts of those that are in two groups at least.
+      of ids padded with negative ones), as counts of those that are in two groups at least. Unless they are given, a
+      trace of facts is held against the same network with random weights and a bag of the subjects' tokens.
 
-    Raises `InputError` for lengths that differ, numbers that are not finite, a single class, and a class in fewer
-    groups than there are folds.
+    Classes in fewer groups than there are folds are left out with their rows, as the report says.
+
+    Raises `InputError` for lengths that differ, numbers that are not finite, and where fewer than two classes are left.
     """
+    if isinstance(x, Trace):
+        at = at or _fitting(x)
     states, places = features(x, at)
     classes, truth = _classes(labels, states.shape[1])
     if groups is None and split == "subject":
         groups = _subjects(x)
-    members = _members(groups if split == "subject" else None, split, states.shape[1])
-    parts = _parts(truth, members, folds, seed, classes)
+    everyone = _members(groups if split == "subject" else None, split, states.shape[1])
+    kept, left_out = _enough(classes, truth, everyone, folds)
+    if controls is None:
+        controls = controls_of(x, at) if isinstance(x, Trace) and at is not None else {}
+    read_too = {name: _control(name, given, everyone, states, at)[:, kept] for name, given in controls.items()}
+    classes, truth = _classes([classes[index] for index in truth[kept].tolist()], len(kept))
+    states, members = states[:, kept], _members(everyone[kept].tolist(), split, len(kept))
+    parts = _parts(truth, members, folds, seed)
     shuffled = [_shuffled(truth, members, parts, seed + number) for number in range(1, shuffles + 1)]
     answers = torch.stack([truth, *shuffled])
     beside: dict[str, list[Score]] = {}
-    for name, given in (controls or {}).items():
-        read = [held_out(one, truth[None], parts)[0][0] for one in _control(name, given, members, states, at)]
+    for name, given in read_too.items():
+        read = [held_out(one, truth[None], parts)[0][0] for one in given]
         beside[name] = [_score(found, truth, members, seed) for found in read]
     readings, fits = [], []
     for number, (place, rows) in enumerate(zip(places, states, strict=True)):
@@ -192,7 +209,7 @@ def probe(
         fits.append(Space(rows).reader(truth, len(classes), strength))
     counts = Counter(truth.tolist())
     named = {label: counts[index] for index, label in enumerate(classes)}
-    about = Report(tuple(readings), named, len(truth), int(members.max()) + 1, split, folds, seed)
+    about = Report(tuple(readings), named, len(truth), int(members.max()) + 1, split, folds, seed, left_out)
     return Probe(classes, tuple(weight for weight, _ in fits), tuple(bias for _, bias in fits), about)
 
 
@@ -212,17 +229,21 @@ def features(x: Trace | Tensor, at: str | None = None) -> tuple[Float[Tensor, "L
 
 def _kept(trace: Trace, at: str | None) -> tuple[Tensor, list[str]]:
     """Of a trace, the expression to read: the only one with one vector a text, or the one that is asked for."""
-    if at is None:
-        fit = [text for text in trace.expressions if trace.kept[text].of is None and trace.stack(text).ndim == 3]
-        if len(fit) != 1:
-            found = ", ".join(f"'{text}'" for text in fit) or "none"
-            raise InputError(f"a probe reads one vector a text; of what is traced, {found} fit: say which by 'at'.")
-        at = fit[0]
+    at = at or _fitting(trace)
     states = trace.stack(at)
     if states.ndim != 3:
         raise InputError(f"a probe reads one vector a text; '{at}' gives {list(states.shape[1:])}: name one position.")
     expression = trace.kept.get(at)
     return states, list(expression.names) if expression is not None else [f"{at} {n}" for n in range(len(states))]
+
+
+def _fitting(trace: Trace) -> str:
+    """The only expression of a trace that can be probed."""
+    fit = [text for text in trace.expressions if trace.kept[text].of is None and trace.stack(text).ndim == 3]
+    if len(fit) != 1:
+        found = ", ".join(f"'{text}'" for text in fit) or "none"
+        raise InputError(f"a probe reads one vector a text; of what is traced, {found} fit: say which by 'at'.")
+    return fit[0]
 
 
 def _kind(x: Any) -> str:
@@ -262,23 +283,34 @@ def _members(groups: Sequence[Hashable] | None, split: str, n: int) -> NDArray[n
     return np.array([order[group] for group in groups])
 
 
-def _parts(
-    truth: Tensor, members: NDArray[np.int64], folds: int, seed: int, classes: tuple[Any, ...]
-) -> Int[Tensor, n]:
+def _enough(
+    classes: tuple[Any, ...], truth: Tensor, members: NDArray[np.int64], folds: int
+) -> tuple[Int[Tensor, m], dict[Any, int]]:
+    """The rows of classes that can be in every fold, and how many rows each of the others has."""
+    pairs = np.unique(np.stack((truth.numpy(), members)), axis=1)
+    in_groups = np.bincount(pairs[0], minlength=len(classes))
+    enough = torch.from_numpy(in_groups >= folds)
+    if int(enough.sum()) < 2:
+        listed = ", ".join(f"{label!r} is in {count}" for label, count in zip(classes, in_groups, strict=True))
+        raise InputError(
+            f"two classes at least must be in {folds} groups each, one a fold; {listed}: give more examples, or take "
+            "fewer 'folds'."
+        )
+    counts = torch.bincount(truth, minlength=len(classes))
+    rare = {label: int(counts[index]) for index, label in enumerate(classes) if not enough[index]}
+    return enough[truth].nonzero()[:, 0], rare
+
+
+def _parts(truth: Tensor, members: NDArray[np.int64], folds: int, seed: int) -> Int[Tensor, n]:
     """The fold of each row: groups are dealt out class by class, each to the fold that has the fewest of its class."""
     if folds < 3:
         raise InputError(f"a probe needs 3 'folds' at least, one to test, one to choose λ and one to fit; got {folds}.")
-    table = np.zeros((members.max() + 1, len(classes)), dtype=np.int64)
+    n_classes = int(truth.max()) + 1
+    table = np.zeros((members.max() + 1, n_classes), dtype=np.int64)
     np.add.at(table, (members, truth.numpy()), 1)
-    for label, count in zip(classes, (table > 0).sum(0), strict=True):
-        if count < folds:
-            raise InputError(
-                f"each class must be in {folds} groups at least, one a fold; {label!r} is in {count}: give more "
-                "examples of it, leave it out, or take fewer 'folds'."
-            )
     order = np.random.default_rng(seed).permutation(len(table))
     main = table.argmax(1)
-    held = np.zeros((folds, len(classes)), dtype=np.int64)
+    held = np.zeros((folds, n_classes), dtype=np.int64)
     fold = np.zeros(len(table), dtype=np.int64)
     for group in sorted(order, key=lambda group: (main[group], -table[group].sum())):  # stable: `order` within these
         fold[group] = min(range(folds), key=lambda each: (held[each, main[group]], held[each].sum()))
@@ -310,27 +342,13 @@ def _control(name: str, given: Any, members: NDArray[np.int64], states: Tensor, 
     if isinstance(given, Trace | Tensor):
         found, _ = features(given, at if isinstance(given, Trace) else None)
     else:
-        found = _bag([row.split() if isinstance(row, str) else list(row) for row in given], members)
+        found = bag([row.split() if isinstance(row, str) else list(row) for row in given], members)
     if found.shape[1] != states.shape[1] or len(found) not in (1, len(states)):
         raise InputError(
             f"control '{name}' must have the {states.shape[1]} rows of the states, and 1 or {len(states)} places; got "
             f"{found.shape[1]} and {len(found)}."
         )
     return found
-
-
-def _bag(rows: Sequence[Sequence[Hashable]], members: NDArray[np.int64]) -> Float[Tensor, "1 n W"]:
-    """How often each row has each of the words that are in two groups at least, at most `WORDS` of them."""
-    pairs = {(word, int(group)) for row, group in zip(rows, members, strict=False) for word in row}
-    spread = Counter(word for word, _ in pairs)
-    words = sorted((word for word in spread if spread[word] > 1), key=lambda word: (-spread[word], str(word)))[:WORDS]
-    place = {word: index for index, word in enumerate(words)}
-    counts = torch.zeros(1, len(rows), len(words), dtype=torch.float64)
-    for number, row in enumerate(rows):
-        for word in row:
-            if word in place:
-                counts[0, number, place[word]] += 1
-    return counts
 
 
 def _balanced(found: Tensor, truth: Tensor) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glassformer.errors import InputError
@@ -23,6 +24,7 @@ from glassformer.interpret.running import Plan, run
 from glassformer.interpret.spans import Places
 from glassformer.interpret.swept import Sweep
 from glassformer.interpret.trace import BATCH, Trace, trace
+from glassformer.layers.sites import is_planned
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_decoder import EncoderDecoder
@@ -34,6 +36,9 @@ TOKENS = 2048
 
 BLOCK_TOKENS = 384
 """The same in the block of the edit, where the positions before it are computed as well for all but the earliest."""
+
+EVERY = 5.0
+"""Seconds from one line of progress to the next."""
 
 SAID = 512
 """Logits are computed for so many runs at once: of a large vocabulary they take much memory."""
@@ -51,6 +56,7 @@ def sweep(
     method: Method = "exact",
     recheck: int = 10,
     tokens: int = TOKENS,
+    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Sweep:
     """Make the edit (`gf.patch`, `gf.ablate`, `gf.steer` or `gf.apply`, with its `settings`) at every place of `over`
@@ -64,6 +70,8 @@ def sweep(
     (attribution patching, Nanda 2023), and runs the `recheck` largest exactly. "midpoint" takes the gradient of each
     layer where all its places are halfway to their new values, a forward and a backward pass a layer: right to the
     second order, it follows the exact effects far better, and is quicker than they are where a layer has many places.
+
+    `say` (`print`, say) gets a line of progress every few seconds while places are run exactly.
     """
     network = network_of(model)
     expression = parse(over, network)
@@ -73,7 +81,7 @@ def sweep(
         if source is not None or edit not in (ablate, steer, apply):
             raise InputError("a sweep is of patch (which has a 'source'), ablate, steer or apply.")
         inputs, made, others = prepare(model, given, target), edit(over, **settings), None
-    work = _Work(model, network, inputs, expression, made, metric_of(metric, model, inputs, others), tokens)
+    work = _Work(model, network, inputs, expression, made, metric_of(metric, model, inputs, others), tokens, say)
     if method in ("attribution", "midpoint"):
         halfway = method == "midpoint"
         return work.estimated(recheck, str(metric) if isinstance(metric, str) else "metric", halfway)
@@ -82,8 +90,21 @@ def sweep(
     return work.exact(str(metric) if isinstance(metric, str) else "metric")
 
 
-Cells = Sequence[tuple[int, int]]
-"""Places beside the position: indices into the layers, and into the heads (0 where there are none)."""
+@dataclass
+class _Progress:
+    """How far a sweep is, told now and then."""
+
+    say: Callable[[str], None] | None
+    total: int
+    done: int = 0
+    told: float = field(default_factory=time.monotonic)
+
+    def ran(self, count: int) -> None:
+        """So many more runs."""
+        self.done += count
+        if self.say is not None and time.monotonic() - self.told >= EVERY:
+            self.told = time.monotonic()
+            self.say(f"{self.done:,} of {self.total:,} places")
 
 
 @dataclass
@@ -97,8 +118,10 @@ class _Work:
     edit: Edit
     scores: Scores
     tokens: int
+    say: Callable[[str], None] | None
     acting: Any = field(init=False)
     places: Places = field(init=False)
+    progress: _Progress = field(init=False)
 
     def __post_init__(self) -> None:
         self.acting = self.edit.ready(self.model, self.inputs)
@@ -110,56 +133,49 @@ class _Work:
     def heads(self) -> Sequence[int]:
         return self.expression.heads or (0,)
 
-    @property
-    def cells(self) -> Cells:
-        return [(layer, head) for layer in range(len(self.expression.names)) for head in range(len(self.heads))]
-
     def exact(self, metric: str) -> Sweep:
-        values, baseline = self._measured(self.cells, torch.ones_like(self.places.real))
+        shape = len(self.expression.names), len(self.heads), self.places.index.shape[1]
+        values, baseline = self._measured(torch.ones(shape, dtype=torch.bool, device=self.places.index.device))
         return Sweep(self.expression, self.inputs, self.places, metric, baseline, values, None)
 
     def estimated(self, recheck: int, metric: str, halfway: bool) -> Sweep:
         estimates = self._estimates(halfway)
         size = estimates.abs().nan_to_num().mean(0)
-        values, baseline = None, None
-        best = size.flatten().topk(min(recheck, size.numel())).indices
-        layers, heads, slots = (index.tolist() for index in torch.unravel_index(best, size.shape))
-        for layer, head, slot in zip(layers, heads, slots, strict=True):
-            wanted = torch.zeros_like(self.places.real)
-            wanted[:, slot] = True
-            found, baseline = self._measured([(layer, head)], wanted)
-            values = found if values is None else torch.where(found.isnan(), values, found)
-        if values is None or baseline is None:  # nothing is rechecked
-            values, baseline = torch.full_like(estimates, torch.nan), self._measured([], self.places.real)[1]
+        wanted = torch.zeros(size.numel(), dtype=torch.bool)
+        wanted[size.flatten().topk(min(recheck, size.numel())).indices] = True
+        values, baseline = self._measured(wanted.reshape(size.shape).to(self.places.index.device))
         return Sweep(self.expression, self.inputs, self.places, metric, baseline, values, estimates)
 
-    def _measured(self, cells: Cells, wanted: Tensor) -> tuple[Float[Tensor, "n L H k"], Float[Tensor, n]]:
-        """The metric after the edit at some cells and the `wanted` slots [n, k], NaN elsewhere; and without edit."""
-        n, k = self.places.index.shape
-        values = torch.full((n, len(self.expression.names), len(self.heads), k), torch.nan)
-        baseline = torch.empty(n)
-        fast = isinstance(self.network, Decoder) and self.expression.layers is not None and not self.network.training
+    def _measured(self, wanted: Bool[Tensor, "L H k"]) -> tuple[Float[Tensor, "n L H k"], Float[Tensor, n]]:
+        """The metric after the edit at the `wanted` layers, heads and slots, NaN elsewhere; and without edit."""
+        n = len(self.places.index)
+        values, baseline = torch.full((n, *wanted.shape), torch.nan), torch.empty(n)
+        self.progress = _Progress(self.say, int((self.places.real * wanted.sum((0, 1))).sum()))
+        fast = isinstance(self.network, Decoder) and self.expression.layers is not None
+        fast = fast and not self.network.training and not is_planned(self.network)
         for first in range(0, n, BATCH):
             rows = torch.arange(first, min(first + BATCH, n), device=self.places.index.device)
             with torch.no_grad():
                 if fast:
-                    self._packed(rows, cells, wanted, values, baseline)
+                    self._packed(rows, wanted, values, baseline)
                 else:
-                    self._one_by_one(rows, cells, wanted, values, baseline)
+                    self._one_by_one(rows, wanted, values, baseline)
         return values, baseline
 
-    def _one_by_one(self, rows: Tensor, cells: Cells, wanted: Tensor, values: Tensor, baseline: Tensor) -> None:
+    def _one_by_one(self, rows: Tensor, wanted: Tensor, values: Tensor, baseline: Tensor) -> None:
         """Every run in all its positions; where a network has blocks, from the block of the edit on."""
         by_block = isinstance(self.network, Encoder | EncoderDecoder) and self.expression.layers is not None
         known = KnownBlocks(self.network, self.inputs, rows) if by_block else None
         nothing = Plan({}, {}, {})
         plain = known.plain if known else run(self.network, self.inputs, rows, nothing, ends=True)
         baseline[rows.cpu()] = self.scores(plain, rows).cpu()
-        length = int(self.inputs.text.lengths[rows].max())
-        each = self._edited(rows, (self.places.real & wanted)[rows])
-        for layer, heads in _by_layer(cells):
-            for chosen in _with(each, layer, heads).split(max(1, min(self.tokens, BLOCK_TOKENS) // length)):
-                name, texts = self.expression.names[layer], rows[chosen[:, 0]]
+        each = self._edited(rows, self.places.real[rows])
+        together = max(1, min(self.tokens, BLOCK_TOKENS) // int(self.inputs.text.lengths[rows].max()))
+        for layer, name in enumerate(self.expression.names):
+            for chosen in _in_layer(each, layer, wanted).split(together):
+                if not len(chosen):
+                    continue  # nothing is wanted in this layer
+                texts = rows[chosen[:, 0]]
                 network = self._known(known, name, layer, chosen[:, 0])
                 plan = Plan({name: Chain([self._put(name, texts, chosen)])}, {}, {})
                 self._keep(values, run(network, self.inputs, texts, plan, ends=True), rows, chosen)
@@ -169,24 +185,23 @@ class _Work:
             return self.network
         return known.before(name, self.expression.layers[layer], text)
 
-    def _packed(self, rows: Tensor, cells: Cells, wanted: Tensor, values: Tensor, baseline: Tensor) -> None:
+    def _packed(self, rows: Tensor, wanted: Tensor, values: Tensor, baseline: Tensor) -> None:
         """What an edit does not change is computed once, and the runs of all layers go on together behind it."""
         prefix = Prefix.of(self.network, self.inputs, rows)
         baseline[rows.cpu()] = self.scores(prefix.logits, rows).cpu()
         # what comes after the end changes nothing there
-        real = (self.places.real & wanted)[rows] & (self.places.index[rows] <= self.inputs.ends[rows, None])
-        for some in _up_to(self._edited(rows, real), self.tokens // max(1, len(cells)), prefix.ends):
+        real = self.places.real[rows] & wanted.any(0).any(0) & (self.places.index[rows] <= self.inputs.ends[rows, None])
+        cells = int(wanted.any(-1).sum())
+        for some in _up_to(self._edited(rows, real), self.tokens // max(1, cells), prefix.ends):
             begun = [
                 (*self._begun(layer, chosen, rows, prefix), chosen)
-                for layer, heads in _by_layer(cells)
-                for chosen in _in_block(_with(some, layer, heads), min(self.tokens, BLOCK_TOKENS), prefix.ends)
+                for layer in range(len(wanted))
+                for chosen in _in_block(_in_layer(some, layer, wanted), min(self.tokens, BLOCK_TOKENS), prefix.ends)
             ]
             begun.sort(key=lambda each: each[0])
             joining: dict[int, list[Joining]] = {}
             for block, runs, _ in begun:
                 joining.setdefault(block, []).append(runs)
-            if not begun:
-                continue
             states = prefix.last_states(joining)
             everything = torch.cat([chosen for *_, chosen in begun])
             for said, chosen in zip(states.split(SAID), everything.split(SAID), strict=True):
@@ -202,7 +217,7 @@ class _Work:
             return block, prefix.put(runs, put, block)
         if self.expression.site == "residual_post":
             return block + 1, prefix.put(runs, put, block + 1)
-        return block + 1, prefix.block(runs, Plan({name: Chain([put])}, {}, {}), block)
+        return block + 1, prefix.blocks(runs, Plan({name: Chain([put])}, {}, {}), block, block + 1)
 
     def _edited(self, rows: Tensor, real: Tensor) -> Int[Tensor, "e 3"]:
         """Text, slot and position of everything that is real, in the order of positions."""
@@ -215,6 +230,7 @@ class _Work:
         """The metric of some runs, in its place."""
         text, slot, _, layer, head = chosen.cpu().unbind(1)
         values[rows.cpu()[text], layer, head, slot] = self.scores(logits, rows[chosen[:, 0]]).float().cpu()
+        self.progress.ran(len(chosen))
 
     def _put(self, name: str, rows: Tensor, chosen: Int[Tensor, "e 5"]) -> Put:
         """The edit's function for these texts, at one slot and head of each."""
@@ -315,17 +331,12 @@ def _alike(here: Inputs, there: Inputs, expression: Expression) -> Tensor:
     return alike
 
 
-def _by_layer(cells: Cells) -> list[tuple[int, list[int]]]:
-    layers: dict[int, list[int]] = {}
-    for layer, head in cells:
-        layers.setdefault(layer, []).append(head)
-    return list(layers.items())
-
-
-def _with(each: Int[Tensor, "e 3"], layer: int, heads: Sequence[int]) -> Int[Tensor, "e 5"]:
-    """Text, slot, position, layer and head: everything in each of the heads."""
-    head = torch.tensor(heads, device=each.device).repeat(len(each))[:, None]
-    return torch.cat((each.repeat_interleave(len(heads), 0), torch.full_like(head, layer), head), 1)
+def _in_layer(each: Int[Tensor, "e 3"], layer: int, wanted: Bool[Tensor, "L H k"]) -> Int[Tensor, "f 5"]:
+    """Text, slot, position, layer and head: of everything what is wanted in a layer, in each of the heads."""
+    heads = wanted.shape[1]
+    head = torch.arange(heads, device=each.device).repeat(len(each))[:, None]
+    found = torch.cat((each.repeat_interleave(heads, 0), torch.full_like(head, layer), head), 1)
+    return found[wanted[layer, found[:, 4], found[:, 1]]]
 
 
 def _up_to(each: Int[Tensor, "e 3"], count: int, ends: Int[Tensor, b]) -> Iterator[Int[Tensor, "e 3"]]:

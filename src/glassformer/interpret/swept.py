@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ class Sweep:
     """
 
     expression: Expression
-    inputs: Inputs
-    places: Places
+    inputs: Inputs = field(repr=False)
+    places: Places = field(repr=False)
     metric: str
-    baseline: Float[Tensor, n]
-    values: Float[Tensor, "n L H k"]
-    estimates: Float[Tensor, "n L H k"] | None
+    baseline: Float[Tensor, n] = field(repr=False)
+    values: Float[Tensor, "n L H k"] = field(repr=False)
+    estimates: Float[Tensor, "n L H k"] | None = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.baseline)

@@ -75,6 +75,11 @@ def edges(network: nn.Module) -> dict[str, Edges]:
     return {_site_name(path): module for path, module in _places(network) if isinstance(module, Edges)}
 
 
+def is_planned(network: nn.Module) -> bool:
+    """Whether anything is planned in it already."""
+    return any(module.active for _, module in _places(network))
+
+
 def planned(
     network: Network,
     plan: Mapping[str, Callable[[Tensor], Tensor]],
@@ -144,7 +149,7 @@ def _owned(duplicate: nn.Module, network: nn.Module, path: str) -> Any:
     return here
 
 
-def _places(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _places(module: nn.Module, path: str = "") -> "Iterator[tuple[str, Tap | Edges]]":
     """Every tap and all edges, with their paths; `named_modules` would take longer than a small model's step."""
     for name, child in module._modules.items():
         if isinstance(child, Tap | Edges):

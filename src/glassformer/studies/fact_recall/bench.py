@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glassformer.errors import InputError
-from glassformer.interpret.acting import Chain, Keep
 from glassformer.interpret.edits import Edit, Patch
 from glassformer.interpret.expressions import parse
 from glassformer.interpret.facts import Facts
 from glassformer.interpret.gate import answer_ids
 from glassformer.interpret.inputs import Inputs, prepare
+from glassformer.interpret.packed import Runs
 from glassformer.interpret.prefix import Prefix
 from glassformer.interpret.references import aligned, mean_of
 from glassformer.interpret.running import Acting, Plan
@@ -164,17 +164,15 @@ class Bench:
         return self._gathered(self._run(edits, layers.first, at, self._difference))
 
     def states(self, edits: Sequence[Edit | Acting], layers: Layers, at: str, after: int) -> Float[Tensor, "n D"]:
-        """The stream after `after` layers at the one position `at`, with edits."""
-        name = f"residual_post[{after - 1}]"
+        """The stream after `after` layers at the one position `at`, with edits in `layers` and later, before that."""
         places, found = self.inputs.places(at, "text").index[:, 0], []
         acting = self._ready(edits)
         for rows, prefix in self.batches():
-            keep = Keep("stream", None, False)
-            plan = self._plan(acting, rows, {name: keep})
-            begin = int(places[rows].min())
+            here = places[rows]
+            runs = Runs(torch.arange(len(rows)), torch.full_like(here, int(here.min())), here)
             with torch.no_grad():
-                prefix.run(torch.arange(len(rows)), plan, layers.first, begin)
-            found.append(keep.values[0][torch.arange(len(rows)), places[rows] - begin])
+                ran = prefix.blocks(runs, Plan.of(acting, self.inputs, rows), layers.first, after)
+            found.append(ran.states[runs.ends])
         return self._gathered(found)
 
     def trace(self, *expressions: str, grad: bool = False) -> Trace:
@@ -209,20 +207,12 @@ class Bench:
             real = places.real[rows]
             begin = int(places.index[rows][real].min()) if bool(real.any()) else int(self.inputs.ends[rows].min())
             with torch.no_grad():
-                logits = prefix.run(torch.arange(len(rows)), self._plan(acting, rows, {}), layer, begin)
+                logits = prefix.run(torch.arange(len(rows)), Plan.of(acting, self.inputs, rows), layer, begin)
             found.append(scores(logits, rows))
         return found
 
     def _ready(self, edits: Sequence[Any]) -> list[Acting]:
         return [edit.ready(self.model, self.inputs) if hasattr(edit, "ready") else edit for edit in edits]
-
-    def _plan(self, acting: Sequence[Acting], rows: Tensor, keeps: Mapping[str, Keep]) -> Plan:
-        plan = Plan.of(acting, self.inputs, rows)
-        taps = dict(plan.taps)
-        for name, keep in keeps.items():
-            before = taps[name].functions if name in taps else []
-            taps[name] = Chain([*before, keep])
-        return replace(plan, taps=taps)
 
     def _difference(self, logits: Tensor, rows: Any) -> Tensor:
         own, other = self.answers[rows], self.answers[self.partners[rows]]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from glassformer.interpret.controls import random_network, subject_tokens
 from glassformer.interpret.probes import probe
-from glassformer.models.families import network_class
 from glassformer.studies.fact_recall.bench import Bench, Layers, thirds, windows
 from glassformer.studies.fact_recall.concatenation import LAST, least
 from glassformer.studies.fact_recall.drawing import Line, lines
@@ -54,18 +54,8 @@ def lookup_windows(spans: Sequence[Layers], after: int) -> list[Layers]:
 
 def random_bench(bench: Bench) -> Bench:
     """The same texts in the same network before any training."""
-    config = bench.model.config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(bench.seed)
-        network = network_class(config)(config).to(bench.model.device).eval()
+    network = random_network(bench.network, bench.seed)
     return Bench(replace(bench.model, network=network), bench.facts, bench.inputs, bench.seed)
-
-
-def subject_tokens(bench: Bench) -> list[list[int]]:
-    """The tokens of each name."""
-    places = bench.inputs.places("subject", "text")
-    ids = bench.inputs.text.ids.gather(1, places.index)
-    return [row[real].tolist() for row, real in zip(ids, places.real, strict=True)]
 
 
 def _readings(bench: Bench, chance: Bench, setting: Setting) -> dict[str, Any]:
@@ -76,7 +66,7 @@ def _readings(bench: Bench, chance: Bench, setting: Setting) -> dict[str, Any]:
     counts = min(bench.facts.classes.values())
     found = probe(
         states, bench.classes, groups=bench.facts.subjects, folds=min(5, counts), shuffles=SHUFFLES, seed=bench.seed,
-        controls={"bag of tokens": bag_of(subject_tokens(bench)), "random weights": blank},
+        controls={"bag of tokens": bag_of(subject_tokens(bench.inputs)), "random weights": blank},
     ).report()  # fmt: skip
     each = [reading.score for reading in found.readings]
     beside = {
@@ -94,7 +84,7 @@ def _score(score: Any) -> list[float]:
 def _beyond(bench: Bench, chance: Bench, after: int, setting: Setting) -> list[dict[str, Any]]:
     """The probe of the states against those of tokens and of random weights, subject by subject."""
     labels = bench.classes
-    states, blank, bag = bench.stream(after, LAST), chance.stream(after, LAST), bag_of(subject_tokens(bench))
+    states, blank, bag = bench.stream(after, LAST), chance.stream(after, LAST), bag_of(subject_tokens(bench.inputs))
     right = read(states, {"right": states}, labels, bench.seed)["right"]
     tests = []
     for name, other in (("beyond tokens", bag), ("beyond random weights", blank)):

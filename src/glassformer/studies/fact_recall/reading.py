@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from glassformer.interpret.controls import bag
 from glassformer.interpret.discriminants import Space, held_out
 
 FOLDS = 5
@@ -50,14 +52,4 @@ def read(
 
 def bag_of(rows: Sequence[Sequence[int]]) -> Float[Tensor, "n W"]:
     """How often each row has each of the tokens that are in two rows at least."""
-    counts: dict[int, int] = {}
-    for row in rows:
-        for token in set(row):
-            counts[token] = counts.get(token, 0) + 1
-    place = {token: number for number, token in enumerate(token for token in counts if counts[token] > 1)}
-    bag = torch.zeros(len(rows), max(1, len(place)))
-    for number, row in enumerate(rows):
-        for token in row:
-            if token in place:
-                bag[number, place[token]] += 1
-    return bag
+    return bag(rows, np.arange(len(rows)))[0].float()
