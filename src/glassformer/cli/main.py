@@ -100,6 +100,11 @@ _VERBS: dict[str, tuple[str, str]] = {
         "  glassformer calibrate --model smollm2-135m-instruct --questions questions.jsonl --out risk.json\n"
         "  glassformer calibrate --model DIR --questions landmark_in_country.json --shots 3 --out risk.json",
     ),
+    "hallucination": (
+        "Study when a model says what is not so: what detects it, and what helps, with verdicts, in one report.",
+        "  glassformer hallucination --model smollm2-135m-instruct --data-root DATA --out hallucination\n"
+        "  glassformer hallucination --model DIR --quick --only detection calibration --json",
+    ),
     "import": (
         "Bring a model in from a Hugging Face folder or a GGUF file.",
         "  glassformer import HF_DIR models/NAME\n"
