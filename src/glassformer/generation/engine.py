@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import InputError
+from glassformer.generation.contrast import Contrast, Dola, WithAndWithout, contrasted
 from glassformer.generation.decoding import evaluation
 from glassformer.generation.requests import Event, Request, Result, Row, joined
 from glassformer.generation.sampling import Spread, choose, log_probabilities
@@ -73,7 +74,8 @@ class Engine:
 
     `add` takes a request, `step` goes one token further and tells what came. Keys and values take
     rows × positions × (2 · layers · heads · width of a head) numbers; positions are as many as the longest request
-    needs, or `capacity` if that is more. Runs without gradients, and in evaluation mode.
+    needs, or `capacity` if that is more. Runs without gradients, and in evaluation mode. With a `contrast` it answers
+    requests of that contrast alone.
     """
 
     def __init__(
@@ -86,10 +88,12 @@ class Engine:
         chunk: int = CHUNK,
         capacity: int = 0,
         device: torch.device | str = "cpu",
+        contrast: Contrast | None = None,
     ) -> None:
         if rows < 1 or chunk < 1:
             raise InputError(f"'rows' and 'chunk' must be at least 1, got {rows} and {chunk}.")
-        self.network, self.tokenizer, self.eos_ids = network, tokenizer, frozenset(eos_ids)
+        self.network, self.contrast = contrasted(network, contrast), contrast
+        self.tokenizer, self.eos_ids = tokenizer, frozenset(eos_ids)
         self.rows, self.chunk, self.capacity, self.device = rows, chunk, capacity, device
         self.state: Any = None
         self._slots: list[Row | None] = []
@@ -149,7 +153,7 @@ class Engine:
                 f"the prompt has {len(request.ids)} tokens, the model reads at most {config.max_length}: shorten it, "
                 "or keep only its end with truncate=True."
             )
-        for token in request.ids:
+        for token in (*request.ids, *request.without):
             if not 0 <= token < config.vocab_size:
                 raise InputError(f"ids must lie in [0, {config.vocab_size}), the model's vocabulary; got {token}.")
         for name in ("max_new_tokens", "logprobs"):
@@ -158,7 +162,21 @@ class Engine:
                 raise InputError(f"'{name}' must be a whole number from 0, got {value!r}.")
         if request.stop and self.tokenizer is None:
             raise InputError("stop strings need the engine to have a tokenizer.")
+        self._check_contrast(request)
         request.sampling.check(config.vocab_size)
+
+    def _check_contrast(self, request: Request) -> None:
+        if request.contrast != self.contrast:
+            raise InputError(
+                f"this engine's contrast is {self.contrast}, the request's {request.contrast}: one engine has one; "
+                "a conversation has none."
+            )
+        if request.contrast is not None and (request.prompt_logprobs or request.states):
+            raise InputError("with a contrast there are no 'prompt_logprobs' and no 'states': leave them out.")
+        if isinstance(request.contrast, Dola) and request.schema is not None:
+            raise InputError("DoLa leaves few tokens, a JSON schema may forbid all of these: leave out one of both.")
+        if isinstance(self.network, WithAndWithout):
+            self.network.check(request.ids, request.without)
 
     def _full(self, row: Row) -> bool:
         return row.new >= row.request.max_new_tokens or len(row.ids) >= self.network.config.max_length
@@ -178,6 +196,10 @@ class Engine:
         if not self._waiting or free < min(len(self._waiting), max(1, self.rows // 8)):
             return
         taken = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+        if isinstance(self.network, WithAndWithout):  # prompts of two lengths: each pair is read alone, but its last id
+            opened = [(row, self.network.opened(row.ids, row.request.without, self.chunk)) for row in taken]
+            self._joining += [_Joining([row], state, len(row.ids) - 1) for row, state in opened]
+            return
         taken.sort(key=lambda row: -len(row.ids))
         group: list[Row] = []
         for row in taken:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from glassformer.generation.constraints import JsonSchema
+from glassformer.generation.contrast import Contrast
 from glassformer.generation.sampling import Sampling, generator_of
 from glassformer.generation.stopping import FinishReason, Reader
 from glassformer.text.tokenizer import Tokenizer
@@ -24,7 +25,8 @@ class Request:
     every place (`sampling.Spread`), `states` for what each token was chosen from: the network's last
     state, which its head reads. `stop` ends the text before one of these strings.
     `seed` and `row` name the row's own source of chance. `context`: whether the text's first token may be read as
-    going on from the prompt's last (and keeps its space).
+    going on from the prompt's last (and keeps its space). `contrast` is that of the engine; for context-aware decoding
+    `without` is the prompt without its document.
     """
 
     ids: tuple[int, ...]
@@ -40,6 +42,8 @@ class Request:
     context: bool = True
     uncertainty: bool = False
     states: bool = False
+    contrast: Contrast | None = None
+    without: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

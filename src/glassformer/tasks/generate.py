@@ -12,6 +12,7 @@ from torch import Tensor
 
 from glassformer.errors import InputError
 from glassformer.generation.constraints import JsonSchema
+from glassformer.generation.contrast import ContextAware, Contrast, Dola
 from glassformer.generation.decoding import continue_by_beam
 from glassformer.generation.engine import Engine
 from glassformer.generation.engine import generate as answer
@@ -19,7 +20,7 @@ from glassformer.generation.requests import Request, Result
 from glassformer.generation.sampling import LogitsFunction, Sampling
 from glassformer.generation.search import Hypothesis
 from glassformer.generation.stopping import Reader, stop_strings
-from glassformer.tasks.inputs import Prompt, text_ids
+from glassformer.tasks.inputs import Prompt, is_one, text_ids
 
 if TYPE_CHECKING:
     from glassformer.tasks.model import Model
@@ -44,7 +45,7 @@ class Generation:
     the model was: −Σ p log p of what it expected there, and log p of its best token less that of its second. `states`
     [n, D], if asked for, are what each of `ids` was chosen from: the network's last states, which its head reads. That
     of the first id has seen the prompt alone, and none has seen the last id. All these are the model's own, in nats,
-    before temperature, filters, biases and grammars.
+    before temperature, filters, biases and grammars; with a contrast, those of what is contrasted.
     """
 
     text: str
@@ -103,6 +104,7 @@ class Settings(TypedDict, total=False):
     batch_size: int | None
     uncertainty: bool
     states: bool
+    contrast: Contrast | None
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Options:
     `json_schema` (an object, or JSON text): the text is JSON that follows it, unless it is cut off.
     `truncate`: of a prompt longer than the model's positions, read only the end, leaving room for `max_new_tokens` (for
     half of the positions at most), with a warning; without it, that is an `InputError`.
+    `contrast`: `ContextAware` contrasts with the prompts without their documents, `Dola` with earlier layers.
     `batch_size`: the most texts that run together; by default, as many as `BATCH_POSITIONS` allows.
 
     Raises `InputError` for values that cannot hold.
@@ -148,6 +151,7 @@ class Options:
     batch_size: int | None = None
     uncertainty: bool = False
     states: bool = False
+    contrast: Contrast | None = None
     sampling: Sampling = field(init=False)
 
     def __post_init__(self) -> None:
@@ -166,14 +170,16 @@ class Options:
             )
         if self.beam > 1:
             self._check_beam()
+        if not isinstance(self.contrast, ContextAware | Dola | None):
+            raise InputError(f"'contrast' must be a ContextAware or a Dola, got {self.contrast!r}.")
 
     def _check_beam(self) -> None:
-        same = self.sampling.plain and not self.stop and self.json_schema is None
+        same = self.sampling.plain and not self.stop and self.json_schema is None and self.contrast is None
         if not same or self.logprobs or self.prompt_logprobs or self.uncertainty or self.states:
             raise InputError(
                 "a beam looks for the most probable text: it goes with temperature 0 only, and without stop strings, "
-                "penalties, biases, functions, a JSON schema, 'logprobs' above 0, 'prompt_logprobs', 'uncertainty' and "
-                "'states'."
+                "penalties, biases, functions, a JSON schema, a contrast, 'logprobs' above 0, 'prompt_logprobs', "
+                "'uncertainty' and 'states'."
             )
 
 
@@ -186,7 +192,7 @@ def generate(model: Model, prompts: Sequence[Prompt], options: Options, context:
         return _by_beam(model, ids, options, context)
     requests = make_requests(model, ids, options, context)
     rows = min(options.batch_size or default_rows(model, ids, options), len(ids))
-    results = answer(model.engine(rows=rows), requests)
+    results = answer(model.engine(rows=rows, contrast=options.contrast), requests)
     return [_generation(prompt, result, options) for prompt, result in zip(ids, results, strict=True)]
 
 
@@ -195,7 +201,7 @@ def stream(model: Model, prompt: Prompt, options: Options, context: bool = True)
     if options.beam > 1:
         raise InputError("a beam knows its text at the end only: stream with beam=1, or use generate.")
     ids = prompt_ids(model, [prompt], options)
-    engine = model.engine(rows=1)
+    engine = model.engine(rows=1, contrast=options.contrast)
     engine.add(make_requests(model, ids, options, context)[0])
     return pieces(engine, options)
 
@@ -231,9 +237,24 @@ def make_requests(model: Model, ids: list[list[int]], options: Options, context:
             context,
             options.uncertainty,
             options.states,
+            options.contrast,
+            without,
         )
-        for row, prompt in enumerate(ids)
+        for row, (prompt, without) in enumerate(zip(ids, _without(model, len(ids), options), strict=True))
     ]
+
+
+def _without(model: Model, count: int, options: Options) -> list[tuple[int, ...]]:
+    """The ids of the prompts without their documents; empty ones where nothing is contrasted with them."""
+    if not isinstance(options.contrast, ContextAware):
+        return [()] * count
+    given = options.contrast.without
+    prompts = [given] if is_one(given) else given
+    if len(prompts) != count:
+        raise InputError(
+            f"context-aware decoding: every prompt needs its own without the document, got {len(prompts)} for {count}."
+        )
+    return [tuple(ids) for ids in prompt_ids(model, prompts, options)]
 
 
 def default_rows(model: Model, ids: list[list[int]], options: Options) -> int:
