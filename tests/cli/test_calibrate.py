@@ -44,7 +44,7 @@ def test_a_model_is_calibrated(glassformer: Glassformer, place: Path, tmp_path: 
     assert "320 of 320 questions answered" in done.err
     for words in ("held-out questions", "accuracy", "AUROC", "PRR", "ECE", "Brier skill", "at most 10% wrong"):
         assert words in done.out
-    files = ["risk-audit.jsonl", "risk-coverage.png", "risk-reliability.png", "risk.json"]
+    files = ["risk-answers.jsonl", "risk-audit.jsonl", "risk-coverage.png", "risk-reliability.png", "risk.json"]
     assert sorted(path.name for path in out.parent.iterdir()) == files
     model = gf.load(place / "tiny")
     found = load(out, model, "tiny")
@@ -69,6 +69,19 @@ def test_one_score_shots_and_json(place: Path, tmp_path: Path) -> None:
     interval = told["held_out"]["ece"]["interval"]
     assert interval["low"] <= interval["high"] and 150 <= told["held_out"]["n"] <= 160
     assert load(out, gf.load(place / "tiny")).curve.method == "platt"
+
+
+def test_what_was_interrupted_goes_on(place: Path, tmp_path: Path) -> None:
+    out, answers = tmp_path / "risk.json", tmp_path / "risk-answers.jsonl"
+    whole = run_inside(*given(place, out))
+    lines = answers.read_text().splitlines(keepends=True)
+    assert len(lines) == 320 and "already" not in whole.err
+    answers.write_text("".join(lines[:200]) + lines[200][:40])
+    again = run_inside(*given(place, out))
+    assert "200 of 320 answers are in" in again.err
+    assert again.out == whole.out
+    other = run_inside(*given(place, out, "--score", "perplexity"))
+    assert other.code == 0 and "320 of 320 answers are in" in other.err
 
 
 def test_another_model_is_refused(place: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_every_question_is_asked_in_this_way_and_judged():
     told: list[str] = []
     answered = answer_all(model, questions, asking, say=told.append)
     assert [one.question for one in answered] == questions
-    assert len(told) == 2 and told[-1].startswith("70 of 70 questions answered, ")
+    assert len(told) == 3 and told[-1].startswith("70 of 70 questions answered, ")
     for one in answered[::20]:
         assert one.record.prompt_ids == tuple(prompt_ids_of(model, one.question, asking))
         again = record(model, [list(one.record.prompt_ids)], max_new_tokens=4, stop="\n")[0]
@@ -142,7 +142,10 @@ def test_an_answer_in_a_sentence_counts_unless_shots_showed_how_to_answer(monkey
     class Said:
         text = "It is red, I think"
 
-    monkeypatch.setattr(labelling, "record", lambda model, prompts, **settings: [Said() for _ in prompts])
+    def records_of(model, prompts, groups, **settings):
+        yield list(range(len(prompts))), [Said() for _ in prompts]
+
+    monkeypatch.setattr(labelling, "records_of", records_of)
     model, questions = writer(), asked(3)
     assert [one.right for one in answer_all(model, questions, Asking("bare"))] == [True, False, False]
     asking = asking_of(questions, Asking("few-shot", 1))

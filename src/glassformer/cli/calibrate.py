@@ -69,7 +69,8 @@ def calibrate(
 
     At least 300 questions. Half of them, by entity, fit; the other half tests: the figures are of these alone, with
     95 % intervals over entities. Writes one file, which holds for this model asked in this way, and two pictures
-    (reliability, and risk by coverage) where matplotlib is installed.
+    (reliability, and risk by coverage) where matplotlib is installed. Answers are kept beside the file as they come, in
+    NAME-answers.jsonl: what was interrupted goes on from there, and other figures of the same answers cost no asking.
     """
     _check(out, shots, limit, audit, max_new_tokens)
     method, features = _one_of("method", method, METHODS), _one_of("features", features or _usual(score), FEATURES)
@@ -84,12 +85,13 @@ def calibrate(
     chosen = check_style(style or ("few-shot" if shots else "bare"))
     asking = labelling.asking_of(asked, Asking(chosen, shots, seed, max_new_tokens))
     loaded = glassformer.load(model, precision=precision)
-    answered = labelling.answer_all(loaded, asked, asking, say=say)
+    kept = out.with_name(f"{out.stem}-answers.jsonl")
+    answered = labelling.answer_all(loaded, asked, asking, kept=kept, say=say)
     labelled = labelling.labelled(answered, names)
     settings: dict[str, Any] = {"method": method, "features": features, "seed": seed}
     found = fit(labelled, model, identity(loaded), asking, **settings)
     found.save(out)
-    paths = [out, *_audit(answered, audit, seed, out), *_pictures(found, labelled, out)]
+    paths = [out, kept, *_audit(answered, audit, seed, out), *_pictures(found, labelled, out)]
     _report(found, labelled, paths, json)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from glassformer.errors import InputError, did_you_mean
-from glassformer.factuality.calibration import Asking, Labelled
+from glassformer.factuality.answering import records_of
+from glassformer.factuality.calibration import Asking, Labelled, identity
+from glassformer.factuality.kept_answers import KeptAnswers
 from glassformer.factuality.prompts import STOP, ids_of, pool_of, shots_for
 from glassformer.factuality.questions import Question, is_right
-from glassformer.factuality.records import Record, record
+from glassformer.factuality.records import Kept, Record
 from glassformer.factuality.uncertainty import ONE_PASS
 from glassformer.tasks.model import Model
-
-BATCH = 64
-"""So many questions are asked at a time: progress is told between."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,11 @@ def asking_of(questions: Sequence[Question], asking: Asking) -> Asking:
 
 def prompt_ids_of(model: Model, question: Question, asking: Asking) -> list[int]:
     """What the model reads of a question put in this way."""
-    shots = shots_for(question, asking.shots, asking.count, asking.seed) if asking.count else []
-    return ids_of(model, question, shots, asking.style)
+    return ids_of(model, question, _shots(question, asking), asking.style)
+
+
+def _shots(question: Question, asking: Asking) -> list[Question]:
+    return shots_for(question, asking.shots, asking.count, asking.seed) if asking.count else []
 
 
 def answer_all(
@@ -46,24 +49,38 @@ def answer_all(
     questions: Sequence[Question],
     asking: Asking,
     *,
+    kept: Path | None = None,
+    keep: Kept | None = None,
     say: Callable[[str], None] = lambda line: None,
-    **kept: Any,
 ) -> list[Answered]:
     """Ask every question in one way, and judge the answers with `is_right`: leniently, unless shots have shown that an
-    answer is a few bare words. In order; `say` is told how far it is. `kept` goes to `record` (states)."""
-    order = sorted(range(len(questions)), key=lambda row: (questions[row].relation, len(questions[row].question)))
-    found: dict[int, Answered] = {}
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
-        prompts = [prompt_ids_of(model, questions[row], asking) for row in rows]
-        records = record(model, prompts, max_new_tokens=asking.max_new_tokens, stop=STOP, **kept)
-        for row, one in zip(rows, records, strict=True):
-            right = is_right(one.text, questions[row], lenient=not asking.count)
-            found[row] = Answered(questions[row], one, right)
-        say(
-            f"{len(found)} of {len(order)} questions answered, {sum(one.right for one in found.values())} of them right"
-        )
-    return [found[row] for row in range(len(questions))]
+    answer is a few bare words. In order; `say` is told how far it is.
+
+    The shots that questions of one relation share are read once. With a file `kept` answers are written there as they
+    come, and those that it has, of the same prompts and weights, are not asked for again. `keep` is that of `record`
+    (states). Raises `InputError` for both, since no file keeps states.
+    """
+    if kept is not None and keep is not None:
+        raise InputError("states are not written to a file of answers: leave out 'kept' or 'keep'.")
+    prompts = [prompt_ids_of(model, question, asking) for question in questions]
+    file = KeptAnswers(kept, identity(model), asking.max_new_tokens, STOP) if kept is not None else None
+    found = {row: one for row, prompt in enumerate(prompts) if file and (one := file.get(prompt))}
+    if found:
+        say(f"{len(found)} of {len(prompts)} answers are in {kept} already")
+    rows = [row for row in range(len(prompts)) if row not in found]
+    groups = [tuple(shot.id for shot in _shots(questions[row], asking)) for row in rows]
+    wanted: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "stop": STOP, "keep": keep}
+    for numbers, records in records_of(model, [prompts[row] for row in rows], groups, **wanted):
+        if file:
+            file.add(records)
+        found |= {rows[number]: one for number, one in zip(numbers, records, strict=True)}
+        right = sum(_is_right(one, questions[row], asking) for row, one in found.items())
+        say(f"{len(found)} of {len(prompts)} questions answered, {right} of them right")
+    return [Answered(each, found[row], _is_right(found[row], each, asking)) for row, each in enumerate(questions)]
+
+
+def _is_right(one: Record, question: Question, asking: Asking) -> bool:
+    return is_right(one.text, question, lenient=not asking.count)
 
 
 def labelled(answered: Sequence[Answered], names: Sequence[str] = ()) -> Labelled:

@@ -81,8 +81,10 @@ class Bench:
         return asking_of(questions, Asking("few-shot" if shots else "bare", shots, self.seed))
 
     def answered(self, questions: Sequence[Question], asking: Asking, setting: Setting) -> list[Answered]:
-        """The model's answers with their records and labels, asked once."""
-        key = (tuple(question.id for question in questions), asking)
+        """The model's answers with their records and labels, asked once; what was interrupted goes on."""
+        key = (tuple(questions), asking)
         if key not in self._answers:
-            self._answers[key] = answer_all(self.model, questions, asking, say=lambda line: setting.say(f"   {line}"))
+            kept = self.out / "answers" / f"{asking.style}-{asking.count}.jsonl"
+            found = answer_all(self.model, questions, asking, kept=kept, say=lambda line: setting.say(f"   {line}"))
+            self._answers[key] = found
         return self._answers[key]
