@@ -17,9 +17,10 @@ from tasks.small_writers import writer
 import glassformer as gf
 from glassformer.errors import InputError
 from glassformer.factuality import calibration
-from glassformer.factuality.asking import NOT_SAID, ask_all, tokens_of
+from glassformer.factuality.asking import NOT_SAID, Reply, ask_all, tokens_of
 from glassformer.factuality.calibration import Asking, Calibration, Labelled
 from glassformer.factuality.documents import Documents
+from glassformer.factuality.grounding import Evidence
 from glassformer.factuality.questions import Question
 from glassformer.factuality.records import record
 from glassformer.factuality.retrieval import Index
@@ -121,12 +122,30 @@ def test_documents_answer_with_quotes_and_may_disagree() -> None:
     assert none.answer is None and none.why == NOT_SAID and none.evidence == ()
 
 
+def test_evidence_that_gives_another_value_about_as_surely_is_in_conflict() -> None:
+    texts = {"one": "It was 1503.", "two": "It was 1815.", "three": "It was long ago."}
+    places = [(7, 11), (7, 11), (7, 15)]
+    evidence = tuple(
+        Evidence(one.text, one, 0, len(one.text), score, place)
+        for one, score, place in zip(Documents.of_texts(texts), (6.0, 5.0, 4.0), places, strict=True)
+    )
+    reply = Reply("When?", "1503", "", "1503", evidence=evidence)
+    assert {each.document.name for each in reply.disagreeing} == {"two", "three"}
+    assert [each.document.name for each in reply.conflict] == ["two"]  # "long ago" is no value
+    [other] = json.loads(json.dumps(reply.to_json(), allow_nan=False))["conflict"]
+    assert other["answer"] == "1815" and texts[other["document"]][other["start"] : other["end"]] == other["quote"]
+    surer = replace(evidence[0], score=15.0)
+    assert replace(reply, evidence=(surer, *evidence[1:])).conflict == ()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"question": "?!"}, "must have at least one word"),
         ({"model": None}, "say which model is asked, or give documents"),
         ({"max_error": 0.1}, "a largest error needs a calibration"),
+        ({"write": True}, "an answer is written from documents"),
+        ({"model": None, "documents": {"one": "Bab."}, "write": True}, "say which model is to write the answer"),
         ({"documents": {"one": "Bab."}, "max_error": 0.1}, "a risk is of what a model says by itself"),
     ],
 )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from glassformer.errors import InputError
 from glassformer.factuality import calibration
@@ -21,14 +21,14 @@ from glassformer.factuality.records import Record, record
 from glassformer.factuality.retrieval import Index
 from glassformer.factuality.thresholds import Limit
 from glassformer.factuality.uncertainty import ONE_PASS
+from glassformer.factuality.verifying import Checked
+from glassformer.factuality.writing import NOT_SAID, Written, conflicting, disagreeing, write_all
 from glassformer.generation.stopping import Reader
 from glassformer.tasks.model import Model, load
-from glassformer.tasks.squad import normalized
 
 EMBEDDER = "all-minilm-l6-v2"
 """What finds passages by meaning."""
 MAX_NEW_TOKENS = 48
-NOT_SAID = "the documents do not say"
 
 Texts = Index | Documents | Mapping[str, str] | str | Path | Sequence[str | Path]
 """What can be asked: an index, documents, texts by name, or files and folders."""
@@ -50,7 +50,9 @@ class Reply:
     A model's own answer has its `tokens`, the one-pass `scores` (higher = more uncertain, no probabilities) and, with a
     calibration, the `risk`: the probability that it is wrong. With a largest error `limit` is the threshold that was
     applied, None where no threshold reaches it. An answer from documents has `evidence`: its own quote first, then
-    those of other passages that would answer too.
+    those of other passages that would answer too; and the `score` of the best of them, refused or not (see
+    `grounding.ground_all`). One that the model composed is `written` and has `checks`: the numbers, dates and names of
+    `draft`, each with its verdict; in `answer`, "[…]" stands for those that were struck.
     """
 
     question: str
@@ -62,20 +64,23 @@ class Reply:
     risk: float | None = None
     limit: Limit | None = None
     evidence: tuple[Evidence, ...] = ()
+    score: float | None = None
+    written: bool = False
+    checks: tuple[Checked, ...] = ()
+
+    @property
+    def conflict(self) -> tuple[Evidence, ...]:
+        """Evidence that gives another number, date or name than the first, about as surely: a document may lie."""
+        return conflicting(self.evidence)
 
     @property
     def disagreeing(self) -> tuple[Evidence, ...]:
         """Evidence that gives another answer than the first one: neither holds the other's words."""
-        said = [_words(each) for each in self.evidence]
-        return tuple(
-            each
-            for each, words in zip(self.evidence[1:], said[1:], strict=True)
-            if not (words <= said[0] or said[0] <= words)
-        )
+        return disagreeing(self.evidence)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        return {
+        """All of it as plain values. What is no finite number (the score of no passage) is None."""
+        said = {
             "question": self.question,
             "answer": self.answer,
             "why": self.why,
@@ -86,7 +91,12 @@ class Reply:
             "tokens": [{**vars(token)} for token in self.tokens],
             "evidence": [_as_json(each) for each in self.evidence],
             "disagreeing": len(self.disagreeing),
+            "conflict": [_as_json(each) for each in self.conflict],
+            "score": self.score,
+            "written": self.written,
+            "checks": [_check_as_json(each) for each in self.checks],
         }
+        return cast("dict[str, Any]", _finite(said))
 
 
 def ask(
@@ -94,6 +104,7 @@ def ask(
     question: str,
     *,
     documents: Texts | None = None,
+    write: bool = False,
     reader: Model | str = READER,
     risk: Calibration | str | Path | None = None,
     max_error: float | None = None,
@@ -102,7 +113,7 @@ def ask(
 ) -> Reply:
     """The answer to one question; see `ask_all`."""
     settings: dict[str, Any] = {"documents": documents, "reader": reader, "risk": risk, "max_error": max_error}
-    return ask_all(model, [question], count=count, max_new_tokens=max_new_tokens, **settings)[0]
+    return ask_all(model, [question], write=write, count=count, max_new_tokens=max_new_tokens, **settings)[0]
 
 
 def ask_all(
@@ -110,6 +121,7 @@ def ask_all(
     questions: Sequence[str],
     *,
     documents: Texts | None = None,
+    write: bool = False,
     reader: Model | str = READER,
     risk: Calibration | str | Path | None = None,
     max_error: float | None = None,
@@ -124,21 +136,42 @@ def ask_all(
     of wrong answers below it (on questions like those of the calibration).
 
     With `documents` the answer is a span of them, copied by `reader` from the `count` passages that are found, or none:
-    the model is not needed, and what it has learnt does not count. That documents are right is not checked.
+    the model is not needed, and what it has learnt does not count. That documents are right is not checked; that two of
+    them give different answers is told (`Reply.conflict`).
+
+    With `write` the model composes an answer from the passages found, and every number, date and name of it is looked
+    up there: what the evidence does not have is struck, and where nothing is left that answers, where the documents
+    disagree or do not say, there is no answer (`writing.Checker`).
 
     Raises `InputError` for a question without words, a largest error without a calibration, a calibration with
-    documents, and whatever documents and calibrations may raise.
+    documents, `write` without a model or documents, and whatever documents and calibrations may raise.
     """
     asked = [Question(f"question {number}", question, ()) for number, question in enumerate(questions, 1)]
     if documents is not None:
         if risk is not None or max_error is not None:
             raise InputError("a risk is of what a model says by itself: leave it out where documents are asked.")
-        found = ground_all([one.question for one in asked], index_of(documents), reader, count=count)
-        return [_from_documents(one.question, grounded) for one, grounded in zip(asked, found, strict=True)]
+        texts, index = [one.question for one in asked], index_of(documents)
+        if write:
+            return _written(model, texts, index, reader, count=count, max_new_tokens=max_new_tokens)
+        found = ground_all(texts, index, reader, count=count)
+        return [_from_documents(text, grounded) for text, grounded in zip(texts, found, strict=True)]
+    if write:
+        raise InputError("an answer is written from documents: say which, or leave out 'write'.")
     if model is None:
         raise InputError("say which model is asked, or give documents.")
     if max_error is not None and risk is None:
         raise InputError("a largest error needs a calibration: make one (glassformer calibrate), and give it as risk.")
+    return _from_model(model, asked, risk, max_error, max_new_tokens)
+
+
+def _from_model(
+    model: Model | str,
+    asked: Sequence[Question],
+    risk: Calibration | str | Path | None,
+    max_error: float | None,
+    max_new_tokens: int,
+) -> list[Reply]:
+    """What a model answers by itself, as it is judged by its calibration where it has one."""
     answering = load(model) if isinstance(model, str) else model
     name = model if isinstance(model, str) else "this model"
     known = calibration.load(risk, answering, name) if isinstance(risk, str | Path) else risk
@@ -215,12 +248,26 @@ def tokens_of(model: Model, one: Record) -> tuple[Token, ...]:
 
 def _from_documents(question: str, found: Grounded) -> Reply:
     why = "" if found.answer is not None else NOT_SAID
-    return Reply(question, found.answer, why, found.answer or "", evidence=found.evidence)
+    return Reply(question, found.answer, why, found.answer or "", evidence=found.evidence, score=found.score)
 
 
-def _words(evidence: Evidence) -> set[str]:
-    start, end = evidence.answer or (evidence.start, evidence.end)
-    return set(normalized(evidence.document.text[start:end]).split())
+def _written(
+    model: Model | str | None, questions: Sequence[str], index: Index, reader: Model | str, **settings: int
+) -> list[Reply]:
+    """Composed answers as replies, with what the model knew of its tokens."""
+    if model is None:
+        raise InputError("say which model is to write the answer, or leave out 'write' to have it copied.")
+    writer = load(model) if isinstance(model, str) else model
+    found = write_all(writer, questions, index, reader, **settings)
+    return [_from_written(writer, question, one) for question, one in zip(questions, found, strict=True)]
+
+
+def _from_written(model: Model, question: str, one: Written) -> Reply:
+    kept = one.record
+    scores = {name: score.function(kept) for name, score in ONE_PASS.items()} if kept and kept.ids else {}
+    tokens = tokens_of(model, kept) if kept else ()
+    return Reply(question, one.answer, one.why, one.draft, tokens, scores, evidence=one.grounded.evidence,
+                 score=one.grounded.score, written=True, checks=one.checks)  # fmt: skip
 
 
 def _as_json(evidence: Evidence) -> dict[str, Any]:
@@ -235,3 +282,17 @@ def _as_json(evidence: Evidence) -> dict[str, Any]:
         "answer_end": end,
         "score": evidence.score,
     }
+
+
+def _check_as_json(check: Checked) -> dict[str, Any]:
+    kept = ("text", "start", "end", "kind", "verdict", "score", "found")
+    return {name: getattr(check, name) for name in kept} | {"evidence": [_as_json(each) for each in check.evidence]}
+
+
+def _finite(value: Any) -> Any:
+    """The same plain values, with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
