@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from glassformer.errors import InputError
 from glassformer.factuality import judging
 from glassformer.factuality.claims import claims_of
 from glassformer.factuality.documents import Documents
-from glassformer.factuality.judging import ABSENT, Judged, Words, candidates, judged
+from glassformer.factuality.judging import ABSENT, Judged, Words, candidates, judged, scattered
 from glassformer.factuality.reading import AFTER, BEFORE, Reading, read
 from glassformer.factuality.verifying import Verification, Verifier, verify
 from glassformer.tasks.model import Model
@@ -99,6 +100,64 @@ def test_a_score_is_the_weighted_sum_of_what_was_seen() -> None:
     wanted = weights["bias"] + sum(weights[name] * value for name, value in one.features.items())
     assert one.score == pytest.approx(wanted) and weights.keys() == {"bias", *one.features}
     assert one.features["margin"] == judging.LIMITS[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("Mamluks of Egypt", "The Egyptian Mamluks came. Others went.", ["Egyptian Mamluks"]),
+        ("Synechococcus DNA", "In Synechococcus, the DNA is long.", ["Synechococcus, the DNA"]),
+        ("Jena University", "It is the University of Jena.", ["University of Jena"]),
+        ("Ann Lee", "Ann came. Lee went.", []),
+        ("Ann Lee", f"Ann {'was there and ' * 4} so was Lee.", []),
+        ("Ann Lee", "Anna Lee came.", []),  # a short word has no other ending
+        ("Lee", "Lee came.", []),
+    ],
+)
+def test_words_of_a_name_near_each_other(name: str, text: str, found: list[str]) -> None:
+    values = scattered(name, text)
+    assert [value.text for value in values] == found
+    assert all(text[value.start : value.end] == value.text for value in values)
+
+
+def test_a_part_of_a_name_is_no_rival() -> None:
+    (one,) = said(
+        "The Grand Old Bridge fell. Carl saw it.", "It was the Grand Bridge Hotel.", {"Grand Old Bridge": 9.0}
+    )
+    assert one.rival is not None and one.rival.text in ("Grand Old Bridge", "Carl")
+    (two,) = said("The Old Bridge fell. Carl saw it.", "It was the Grand Old Bridge.", {"Old Bridge": 9.0})
+    assert two.rival is None or two.rival.text == "Carl"
+
+
+def test_a_name_that_only_other_passages_of_the_document_have_is_there() -> None:
+    filler = "words " * 150
+    text = f"The gate has 5 doors. {filler}\n\n{filler}\n\nThe Red House is old. {filler}"
+    index = index_of(one=text, two="A Blue House.")
+    first = index.passages[0]
+    claim = next(one for one in claims_of("The gate of the Red House has 5 doors.") if one.value.kind == "name")
+    assert "Red House" not in first.text
+    empty = Reading(-9.0, (0, 1), tuple(-9.0 for _ in candidates(claim, first)))
+    one = judged(claim, "The gate of the Red House has 5 doors.", [first], [empty], Words(index))
+    assert one.support is not None and one.support.passage is not first and one.support.text == "Red House"
+    assert one.support.score == ABSENT
+    other = next(one for one in claims_of("The gate of the Blue House has 5 doors.") if one.value.kind == "name")
+    nowhere = judged(other, "The gate of the Blue House has 5 doors.", [first], [empty], Words(index))
+    assert nowhere.support is None  # another document has it
+
+
+def test_one_of_many_values_is_less_likely_to_be_wrong() -> None:
+    text = "In 1801 the bridge had 5 arches."
+    (alone,) = said(text, "The bridge had 5 arches.", {})
+    beside = next(one for one in said(text, "In 1801 the bridge had 5 arches.", {}) if one.claim.value.text == "5")
+    assert alone.features["others"] == 0.0 and beside.features["others"] == pytest.approx(math.log(2))
+    assert judging.WEIGHTS["others"] > 0
+
+
+def test_the_share_of_a_statement_that_its_quotes_cover() -> None:
+    verifier = Verifier(index_of(one="The old bridge had 5 arches."), dull())
+    full, half, none = "The old bridge had 5 arches.", "The old bridge had 5 towers.", "it is nice."
+    shares = [verifier.covered(one, verifier.judge_all([one])[0]) for one in (full, half, none)]
+    assert shares[0] == shares[2] == 1.0 and 0.5 < shares[1] < 1.0
 
 
 # --- The reader's logits ----------------------------------------------------------------------------------------------

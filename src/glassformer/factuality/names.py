@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from glassformer.factuality.numerals import ORDINALS, SMALL
 
 _TOKEN = re.compile(r"(?:[A-Z]\.){2,}|[^\W_]+(?:['’.\-&/][^\W_]+)*\.?", re.UNICODE)
-_PARTICLES = frozenset(
+PARTICLES = frozenset(
     re.findall(
         r"\S+",
         "of the de la le les du des del della der den van von da di do dos das al el bin ibn ben y zu zur d' &",
@@ -130,6 +130,12 @@ def same_name(one: str, other: str) -> bool:
     return middle and first[0] == second[0] and first[1] == second[-1] and len(second[1]) == 1
 
 
+def part_of(one: str, other: str) -> bool:
+    """Whether all words of a name are words of another: "Synechococcus" and "Synechococcus DNA"."""
+    words = set(bare(one)) - PARTICLES
+    return bool(words) and words <= set(bare(other))
+
+
 def _form(one: str, other: str) -> bool:
     """Whether two words are equal but for a plural's or an adjective's ending: "Mongols", "Australian", "Germany"."""
     short, long = sorted((one, other), key=len)
@@ -145,7 +151,7 @@ def _is_initials(short: list[str], long: list[str]) -> bool:
     letters = "".join(short)
     if len(short) not in (1, len(letters)) or len(letters) < 2 or len(long) < 2:
         return False
-    content = [word for word in long if word not in _PARTICLES]
+    content = [word for word in long if word not in PARTICLES]
     return letters in ("".join(word[0] for word in content), "".join(word[0] for word in long))
 
 
@@ -164,7 +170,7 @@ def _last(text: str, tokens: list[tuple[int, int]], place: int) -> int:
             last += 1
             continue
         reach = last + 1
-        while reach < len(tokens) and reach <= last + 2 and text[slice(*tokens[reach])].lower() in _PARTICLES:
+        while reach < len(tokens) and reach <= last + 2 and text[slice(*tokens[reach])].lower() in PARTICLES:
             if reach + 1 == len(tokens) or _ends(text, tokens[reach], tokens[reach + 1]):
                 break
             reach += 1
@@ -194,7 +200,7 @@ def _name(text: str, tokens: list[tuple[int, int]]) -> Name | None:
     ordinary = first_word.lower() in _ORDINARY or (opens and first_word.lower() in _NUMBER_WORDS)
     if ordinary and (opens or len(tokens) == 1):
         tokens = tokens[1:]
-        while tokens and text[slice(*tokens[0])].lower() in _PARTICLES:
+        while tokens and text[slice(*tokens[0])].lower() in PARTICLES:
             tokens = tokens[1:]
         if not tokens:
             return None

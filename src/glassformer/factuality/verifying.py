@@ -36,6 +36,10 @@ COVERED = 0.25
 """The least share of a sentence's words that the quotes and their neighbours must have to support all of it."""
 
 
+BESIDE = 300
+"""Characters on either side of a quote that count for that."""
+
+
 @dataclass(frozen=True)
 class Checked:
     """A claim of the statement: characters [start, end) of it, a value or (`kind` "claim") a whole sentence.
@@ -131,6 +135,16 @@ class Verifier:
                 found[statement].append(judged(claim, sentence, passages, own, self._words))
         return [found[statement] for statement in statements]
 
+    def covered(self, statement: str, judgements: Sequence[Judged]) -> float:
+        """The least share of a sentence's words that stand in what supports its values and around it; 1 without any."""
+        shares = []
+        for start, end in sentences_of(statement):
+            own = [one.support for one in judgements if start <= one.claim.value.start < end]
+            if own:
+                quotes = [_evidence(one) for one in own if one is not None]
+                shares.append(self._words.share(statement[start:end], _around(quotes)))
+        return min(shares, default=1.0)
+
     def _claims(self, statement: str) -> list[Claim]:
         """The claims of a statement, without first words that the documents write small: they are no names."""
         claims = claims_of(statement)
@@ -178,9 +192,8 @@ class Verifier:
         """The claim of a whole sentence: as good as the worst of its values, and its words must be about the quotes."""
         verdicts = {one.verdict for one in values}
         evidence = tuple({(one.document.name, one.start): one for value in values for one in value.evidence}.values())
-        around = " ".join(one.document.text[max(0, one.start - 300) : one.end + 300] for one in evidence)
         verdict: Verdict = "contradicted" if "contradicted" in verdicts else "not found"
-        if verdicts == {"supported"} and self._words.share(statement[start:end], around) >= COVERED:
+        if verdicts == {"supported"} and self._words.share(statement[start:end], _around(evidence)) >= COVERED:
             verdict = "supported"
         score = min(one.score for one in values)
         return Checked(statement[start:end], start, end, "claim", verdict, evidence, score)
@@ -212,6 +225,11 @@ def _verdict(one: Judged) -> Checked:
     if one.rival is not None and one.rival.score >= CONTRADICTED:
         return Checked(*kept, "contradicted", (_evidence(one.rival),), one.score, one.rival.text)
     return Checked(*kept, "not found", (), one.score)
+
+
+def _around(evidence: Sequence[Evidence]) -> str:
+    """Quotes with what stands before and behind them in their documents."""
+    return " ".join(one.document.text[max(0, one.start - BESIDE) : one.end + BESIDE] for one in evidence)
 
 
 def _with_topics(own: Sequence[Judged], values: Sequence[Checked]) -> list[Checked]:
