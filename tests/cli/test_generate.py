@@ -14,6 +14,7 @@ from processes import Finished, Glassformer, run_inside
 import glassformer as gf
 from glassformer.cli.generate import PORTION, read_schema
 from glassformer.errors import InputError
+from glassformer.generation.contrast import ContextAware, Dola
 
 PROMPTS = ["a dog", "a man reads", "zwei"]
 
@@ -116,6 +117,17 @@ def test_stop_strings_and_schemas(tiny_decoder: Path, tmp_path: Path) -> None:
         assert json.loads(run(tiny_decoder, "a dog", "--json-schema", schema).out) in ("runs", "reads")
 
 
+def test_contrasts(tiny_decoder: Path, model: gf.Model) -> None:
+    prompts, bare = ["a man reads: a dog", "a woman runs: the dog"], ["a dog", "the dog"]
+    wanted = model.generate(prompts, max_new_tokens=12, contrast=ContextAware(bare, 3.0))
+    without = [part for text in bare for part in ("--without", text)]
+    found = records(run(tiny_decoder, "--json", *without, "--weight", 3, *prompts))
+    assert [one["text"] for one in found] == [one.text for one in wanted]
+    early = model.generate("a dog", max_new_tokens=12, contrast=Dola((0, 1)))
+    assert run(tiny_decoder, "--dola", "0,1", "a dog").out == early.text + "\n"
+    assert early.text != model.generate("a dog", max_new_tokens=12).text
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
@@ -124,6 +136,12 @@ def test_stop_strings_and_schemas(tiny_decoder: Path, tmp_path: Path) -> None:
         (["--n-best", 2, "a dog"], "n_best"),
         (["--top-p", 2, "a dog"], "top_p"),
         (["--json-schema", "no-such-file.json", "a dog"], "no-such-file.json"),
+        (["--dola", "lwo", "a dog"], "low"),
+        (["--dola", "1,99", "a dog"], "99"),
+        (["--dola", "low", "--without", "dog", "a dog"], "--without and --dola"),
+        (["--without", "dog"], "1 for 0"),
+        (["--without", "dog", "--weight", -1, "a dog"], "alpha"),
+        (["--without", "a big dog", "a dog"], "longer"),
         (["--temperature", "hot", "a dog"], "--temperature"),
         (["a dog " * 3000], "4096"),
     ],

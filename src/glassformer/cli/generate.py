@@ -20,6 +20,7 @@ from glassformer.cli.translate import read_chunks
 from glassformer.errors import InputError
 
 if TYPE_CHECKING:
+    from glassformer.generation.contrast import Contrast
     from glassformer.tasks.generate import Generation
     from glassformer.tasks.model import Model
 
@@ -75,6 +76,18 @@ def generate(
     json_schema: Annotated[
         str | None, Parameter(help="The text is JSON that follows this schema: a file, or the schema itself.")
     ] = None,
+    without: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="The prompt without its document, once for each prompt: what the document adds then counts more.",
+            show_default=False,
+        ),
+    ] = (),
+    weight: Annotated[float, Parameter(help="With --without: how much more (0: as ever).")] = 0.5,
+    dola: Annotated[
+        str | None,
+        Parameter(help="Choose by the last layer against earlier ones: low, high, or numbers such as 8,12."),
+    ] = None,
     logprobs: Annotated[
         int, Parameter(help="With --json: also the K most probable tokens at every place, with log-probabilities.")
     ] = 0,
@@ -116,6 +129,7 @@ def generate(
         "logprobs": logprobs,
         "truncate": truncate,
         "batch_size": batch_size,
+        "contrast": _contrast(len(prompt), without, weight, dola),
     }
     loaded = load_to_run(model, precision)
     portions = _portions(list(prompt), whole_input, json, sampling.seed is not None)
@@ -138,6 +152,22 @@ def _run(model: Model, portions: Portions, settings: dict[str, Any], way: Way, t
                 put_json(_record(number, answer))
         if told:
             say(_speed(answers[-1]))
+
+
+def _contrast(prompts: int, without: tuple[str, ...], weight: float, dola: str | None) -> Contrast | None:
+    """What --without or --dola ask for; see `generation.contrast`."""
+    if not without and dola is None:
+        return None
+    from glassformer.generation.contrast import ContextAware, Dola
+
+    if dola is None:
+        if len(without) != prompts:
+            raise InputError(f"--without goes with prompts given here, one for each; got {len(without)} for {prompts}.")
+        return ContextAware(without, weight)
+    if without:
+        raise InputError("--without and --dola are two ways of choosing tokens; give one of them.")
+    numbers = [part.strip() for part in dola.split(",")]
+    return Dola(tuple(map(int, numbers)) if all(map(str.isdecimal, numbers)) else dola)  # type: ignore[arg-type]
 
 
 def read_schema(given: str) -> str:
