@@ -72,3 +72,24 @@ def test_best_of_all_leaves_out_a_precision_whose_perplexity_is_off() -> None:
     assert best["ours"] == "ours stored" and best["median"] == 2.0
     headline = next(row for row in found if row["note"] == "both sides' best")
     assert headline["theirs"] == "llama.cpp Q4_0" and headline["median"] == 1.5
+
+
+def test_scores_are_set_beside_the_peers_own_one_by_one_and_as_figures() -> None:
+    from uncertainty_peer import PAIRS, same
+
+    from glassformer.studies.hallucination.signals import Column
+
+    values = (1.0, 0.5, 2.0, 0.25)
+    ours = [Column(name, "one pass", "a paper", tuple(range(4)), values) for name in PAIRS]
+    theirs = {own: [value + (own == "RAUQ") for value in values] for own in PAIRS.values()}
+    theirs["Perplexity"] = [1.0, 0.5, 2.5, 0.25]
+    judged = {own: {"auroc": 1.0, "prr": 1.0} for own in theirs}
+    judged["MeanTokenEntropy"] = {"auroc": 0.75, "prr": 1.0}
+    rows = {row["theirs"]: row for row in same(ours, theirs, judged, [1, 0, 1, 0])}
+    assert {name: row["reached"] for name, row in rows.items()} == {
+        "MaximumSequenceProbability": "goal met",
+        "Perplexity": "below the floor",
+        "MeanTokenEntropy": "below the floor",
+        "RAUQ": "goal met",
+    }
+    assert rows["Perplexity"]["largest_difference"] == 0.5 and rows["RAUQ"]["auroc"] == 1.0

@@ -7,6 +7,7 @@ from tasks.small_writers import reader, writer
 
 import glassformer as gf
 from glassformer.errors import InputError
+from glassformer.factuality.attention_score import ATTENTION, attended
 from glassformer.factuality.one_more_call import ONE_MORE_CALL, p_true
 from glassformer.factuality.records import record
 from glassformer.factuality.sampled import SAMPLED, draw
@@ -23,9 +24,12 @@ def test_without_samples() -> None:
     found = gf.uncertainty(model(), "a man", max_new_tokens=5)
     one = record(model(), ["a man"], max_new_tokens=5)[0]
     assert found.record.ids == one.ids and found.samples == ()
-    assert [score.name for score in found.scores] == [*ONE_PASS, *ONE_MORE_CALL]
+    assert [score.name for score in found.scores] == [*ONE_PASS, *ATTENTION, *ONE_MORE_CALL]
     for name, score in ONE_PASS.items():
         assert found[name] == pytest.approx(score.function(one))
+    seen = attended(model(), [one])[0]
+    for name, score in ATTENTION.items():
+        assert found[name] == pytest.approx(score.function(seen), abs=1e-5)
     assert found["p(true)"] == pytest.approx(p_true(model(), ["a man"], [one.text])[0], abs=1e-5)
 
 
@@ -33,7 +37,7 @@ def test_with_samples_and_an_embedder() -> None:
     embedder = reader(Sentence())
     settings = {"max_new_tokens": 4, "seed": 2}
     found = gf.uncertainty(model(), "a man", samples=3, embedder=embedder, **settings)  # type: ignore[arg-type]
-    assert [score.name for score in found.scores] == [*ONE_PASS, *ONE_MORE_CALL, *SAMPLED]
+    assert [score.name for score in found.scores] == [*ONE_PASS, *ATTENTION, *ONE_MORE_CALL, *SAMPLED]
     one = record(model(), ["a man"], max_new_tokens=4)
     drawn = draw(model(), one, 3, embedder=embedder, **settings)[0]  # type: ignore[arg-type]
     assert list(found.samples) == drawn.texts

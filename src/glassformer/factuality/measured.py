@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Unpack
 
 from glassformer.errors import InputError
+from glassformer.factuality.attention_score import ATTENTION, attended
 from glassformer.factuality.one_more_call import ONE_MORE_CALL, ask_again
 from glassformer.factuality.records import Asked, Record, asked_ids, record
 from glassformer.factuality.sampled import SAMPLED, Samples, draw
@@ -81,7 +82,7 @@ def uncertainty(
     Raises `InputError` as `record` and `draw` do.
     """
     answer = record(model, [prompt], **settings)[0]
-    scores = _measured(ONE_PASS, answer)
+    scores = _measured(ONE_PASS, answer) + _measured(ATTENTION, attended(model, [answer])[0])
     asked = _question(model, prompt) if question is None else question
     scores += _measured(ONE_MORE_CALL, ask_again(model, [answer], [asked])[0])
     drawn: Samples | None = None
