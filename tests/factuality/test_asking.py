@@ -17,13 +17,14 @@ from tasks.small_writers import writer
 import glassformer as gf
 from glassformer.errors import InputError
 from glassformer.factuality import calibration
-from glassformer.factuality.asking import NOT_SAID, Reply, ask_all, tokens_of
+from glassformer.factuality.asking import Reply, ask_all, tokens_of
 from glassformer.factuality.calibration import Asking, Calibration, Labelled
 from glassformer.factuality.documents import Documents
 from glassformer.factuality.grounding import Evidence
 from glassformer.factuality.questions import Question
 from glassformer.factuality.records import record
 from glassformer.factuality.retrieval import Index
+from glassformer.factuality.writing import NOT_SAID
 from glassformer.tasks.model import Model
 
 ASKED = ["Who is it?", "And where?", "Why so?"]

@@ -22,7 +22,7 @@ from glassformer.factuality.questions import Question, is_refusal
 from glassformer.factuality.reading import Reading, read
 from glassformer.factuality.records import Record, record
 from glassformer.factuality.retrieval import Index
-from glassformer.factuality.values import Kind, Value, differ, find_values, same
+from glassformer.factuality.values import differ, find_values, same
 from glassformer.factuality.verifying import CONTRADICTED, SUPPORTED, Checked
 from glassformer.tasks.squad import normalized
 
@@ -156,14 +156,15 @@ class Checker:
         1. the reader finds none in the passages: the documents do not say;
         2. passages disagree about it (`conflicting`): one of them must be wrong, and nothing says which;
         3. the draft is empty or a refusal;
-        4. all values that could answer were struck: those of the kinds that the reader's answer has. Each is judged as
-           `verify` judges those of statements: `judging.Judged` of the question, and of the sentence it stands in;
-        5. it has no value, though the reader's answer has, or too few of its words stand in any passage.
+        4. the reader's answers have values, and what is kept of the draft has none of them: that a value stands in the
+           evidence does not make it an answer. Each is judged as `verify` judges those of statements, as the answer to
+           the question and as a part of its own sentence, by the better of the two (`judging.Judged`);
+        5. all its values were struck; or it has none, and too few of its words stand in any passage.
         """
         if grounded.answer is None:
             return Written(None, NOT_SAID, draft, (), grounded)
         checks = self.values(question, draft, passages) if re.search(r"\w", draft) else ()
-        why = disagreement(grounded.evidence) or self._why(question, draft, checks, grounded.answer, passages)
+        why = disagreement(grounded.evidence) or self._why(draft, checks, grounded, passages)
         return Written(None if why else without(draft, checks), why, draft, checks, grounded)
 
     def values(self, question: str, draft: str, passages: Sequence[Passage]) -> tuple[Checked, ...]:
@@ -191,21 +192,20 @@ class Checker:
         readings: list[Reading] = read(self._reader, [claim.probe] * len(texts), texts, places)
         return judged(claim, statement, passages, readings, self._words)
 
-    def _why(
-        self, question: str, draft: str, checks: Sequence[Checked], answer: str, passages: Sequence[Passage]
-    ) -> str:
+    def _why(self, draft: str, checks: Sequence[Checked], grounded: Grounded, passages: Sequence[Passage]) -> str:
         """Why a draft is no answer; nothing where it is one."""
         if not re.search(r"\w", draft):
             return "the model says nothing"
         if is_refusal(draft):
             return "the model says that the text does not say"
-        wanted = _kinds(find_values(answer))
-        kept = [one for one in checks if one.verdict == "supported"]
+        answers = [value for each in grounded.evidence for value in find_values(answer_of(each))]
+        kept = [value for one in checks if one.verdict == "supported" for value in find_values(one.text)]
+        named = any(same(a, b) or same(b, a) for a in kept for b in answers)
         struck = [one.text for one in checks if one.verdict != "supported"]
-        if checks and not any(not wanted or one.kind in wanted for one in kept):
-            return f"the evidence does not have {_listed(struck)}" if struck else "what the model says is no answer"
-        if not checks and wanted:
-            return "the model names no number, date or name that the question asks for"
+        if struck and not (named if answers else kept):
+            return f"the evidence does not have {_listed(struck)}"
+        if answers and not named:
+            return f"what the model says is not what the documents answer: {_listed([grounded.answer or ''])}"
         share = max(self._words.share(draft, passage.text) for passage in passages)
         return "" if checks or share >= WORDS else "its words are not in the evidence"
 
@@ -252,12 +252,6 @@ def without(draft: str, checks: Sequence[Checked], mark: str = STRUCK) -> str:
 def answer_of(evidence: Evidence) -> str:
     """The words that answer; the whole quote where no place in it is known."""
     return evidence.document.text[slice(*(evidence.answer or (evidence.start, evidence.end)))]
-
-
-def _kinds(values: Iterable[Value]) -> set[Kind]:
-    """Kinds that may stand for each other: a bare number can be a year."""
-    kinds = {value.kind for value in values}
-    return kinds | {"number", "date"} if kinds & {"number", "date"} else kinds
 
 
 def _is_word(claim: Claim, texts: str) -> bool:
