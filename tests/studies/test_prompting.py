@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,15 @@ def test_who_follows_wrong_evidence_says_the_planted_value() -> None:
     )
 
 
+def test_no_answer_is_left_in_wrong_evidence() -> None:
+    """A question with another right answer that its passage says too cannot be asked with wrong evidence."""
+    texts = [f"Bridge {n} was opened in {1500 + 10 * n}, as the Grand Way." for n in range(4)]
+    asked = [Question(f"q{n}", "What opened?", (str(1500 + 10 * n),), text, "Bridges") for n, text in enumerate(texts)]
+    assert len(prompting.planted_cases(asked, 4, 0)) == 4 and len(prompting.planted_cases(asked, 3, 0)) == 3
+    more = [replace(one, answers=(*one.answers, "the grand way")) for one in asked[:3]]
+    assert [case.question.id for case in prompting.planted_cases([*more, asked[3]], 4, 0)] == ["q3"]
+
+
 def test_differences_are_to_the_same_questions_bare() -> None:
     asked = [one.question for one in cases()]
     found = measured(asked, {BARE: ["1503", "1", "2", "3"], MAY: ["1503", "unknown", "unknown", "3"]})
@@ -223,12 +233,12 @@ def test_verdicts_follow_from_the_rates_alone() -> None:
     texts = {**relations, EVIDENCE: said(30, 5), WRONG: ["1815"] * 20 + ["1700"] * 20}
     result = {
         "sets": {"squad": measured(asked, texts), "relations": measured(asked, relations)},
-        "planted": followed(own, texts),
+        "planted": {WRONG: followed(own, texts)},
     }
     verdicts = [one.verdict == "supported" for one in prompting._claims(result)]
     assert verdicts == [True, True, True, True, False, False, True]
     texts[WRONG] = ["1815"] * 30 + ["1503"] * 10
-    result["planted"] = followed(own, texts)
+    result["planted"][WRONG] = followed(own, texts)
     assert prompting._claims(result)[5].verdict == "supported"
     result["sets"]["relations"] = measured(asked, {**relations, MAY: said(0, n)})
     assert prompting._claims(result)[2].verdict == "not testable here"

@@ -340,7 +340,7 @@ def _by_chance(result: Result) -> Claim:
     best = result["best"]
     found = result["areas"]["wrong, never seen"]["colour"][best]
     return claim(
-        "What is right by luck cannot be told: of colours of never-seen people no score knows which are right.",
+        "What is right by luck cannot be told: which colours of never-seen people are right, the score does not know.",
         f"The 95 % interval of the AUROC of the chosen score ({best}) holds 0.5.",
         f"{_shown(found)} ({result['people']['never seen']} people)." if found else "Not testable: too few answers.",
         None if found is None else found[1] <= 0.5 <= found[2],

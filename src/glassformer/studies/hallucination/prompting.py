@@ -28,17 +28,21 @@ from glassformer.studies.study import (
     matplotlib_figure,
     save_figure,
 )
+from glassformer.tasks.squad import normalized
 
-BARE, MAY, SHOWN, UNANSWERED, EVIDENCE, WRONG = WAYS = (
+BARE, MAY, SHOWN, UNANSWERED, EVIDENCE, WRONG, SHOWN_EVIDENCE, SHOWN_WRONG = WAYS = (
     "bare",
     "may say “I don't know”",
     "examples",
     "examples, one “I don't know”",
     "with evidence",
     "with wrong evidence",
+    "examples and evidence",
+    "examples and wrong evidence",
 )
+EVIDENCES = ((EVIDENCE, WRONG), (SHOWN_EVIDENCE, SHOWN_WRONG))
 SETS = {"squad": "SQuAD 1.1", "relations": "relations", "truthfulqa": "TruthfulQA"}
-TOKENS = 24
+TOKENS = 32
 """An answer has at most so many: what chats begins with "The capital of …"."""
 
 WORDS, POOL = 4, 120
@@ -62,11 +66,12 @@ def part(bench: Bench) -> Part:
             "SQuAD 1.1 questions whose answer is a number, a date or a name, evenly from its articles, are asked in "
             f"all ways: {'; '.join(WAYS)}. Wrong evidence is the question's own passage with its answer's value, "
             "wherever it stands, replaced by another of the same kind from the same article (a place may stand for a "
-            "person where the article has no better one). Relation questions, about subjects, are asked without "
+            "person); it says none of the right answers. Relation questions, about subjects, are asked without "
             "evidence; TruthfulQA questions for abstention alone, for a match of words cannot judge its sentences. "
-            f"Examples are {SHOTS} other questions with their answers, as plain text; all else goes through the chat "
-            f"template where the model has one. Greedy, one line, {TOKENS} tokens at most. An answer is right if it "
-            "gives the known answer somewhere, not negated; it abstains if its words say that it does not know, or "
+            f"Examples are {SHOTS} other questions with their answers: plain text, or with evidence earlier turns "
+            "without theirs. All else goes through the chat template where the model has one. Greedy, one line, "
+            f"{TOKENS} tokens at most. An answer is right if it gives the known answer in its line, not negated; "
+            "it abstains if its words say that it does not know, or "
             "if it is empty; else it is wrong. The hallucination rate is the share of wrong answers in all questions. "
             "Intervals and paired differences to bare are over articles or subjects (bootstrap; Wilson's over "
             "questions where all have one outcome)."
@@ -83,14 +88,12 @@ def part(bench: Bench) -> Part:
 
 def _run(bench: Bench, setting: Setting) -> Result:
     squad = read_questions(bench.file("squad_v1.1/dev-v1.1.rebuilt.json"))
-    relations = _some(bench.relation_questions(setting, 100), setting.pick(8, 80, 400), bench.seed)
-    truthful = _some(read_questions(bench.file("truthfulqa/TruthfulQA.csv")), setting.pick(4, 20, 100), bench.seed)
-    titles = sorted({one.entity for one in squad})
-    cases = cases_of(squad, setting.pick(2, 1, 4), bench.seed, titles)
+    relations = _some(bench.relation_questions(setting, 100), setting.pick(8, 60, 250), bench.seed)
+    truthful = _some(read_questions(bench.file("truthfulqa/TruthfulQA.csv")), setting.pick(4, 16, 80), bench.seed)
+    cases = planted_cases(squad, setting.pick(2, 1, 3), bench.seed)
     asked = {case.question.id for case in cases}
-    pool = _some(
-        [one for one in squad if one.id not in asked and len(one.answers[0].split()) <= WORDS], POOL, bench.seed
-    )
+    others = [one for one in squad if one.id not in asked and len(one.answers[0].split()) <= WORDS]
+    pool = _some(others, POOL, bench.seed)
     texts = {
         "squad": _answers_about_texts(bench, setting, cases, pool),
         "relations": _answers(bench, setting, relations, relations, (BARE, MAY, SHOWN, UNANSWERED)),
@@ -99,9 +102,20 @@ def _run(bench: Bench, setting: Setting) -> Result:
     questions = {"squad": [case.question for case in cases], "relations": relations, "truthfulqa": truthful}
     return {
         "sets": {name: measured(questions[name], each) for name, each in texts.items()},
-        "planted": followed(cases, texts["squad"]),
+        "planted": {way: followed(cases, texts["squad"], right, way) for right, way in EVIDENCES},
         "examples": _examples(cases, texts["squad"]),
     }
+
+
+def planted_cases(questions: Sequence[Question], each: int, seed: int) -> list[Case]:
+    """At most `each` questions of every article with another value planted in their passage, which then says none of
+    their answers: not the other ones either that a question may have."""
+    found: dict[str, list[Case]] = {}
+    for case in cases_of(questions, 2 * each, seed, sorted({one.entity for one in questions})):
+        text = f" {normalized(case.altered)} "
+        if not any(f" {normalized(answer)} " in text for answer in case.question.answers):
+            found.setdefault(case.question.entity, []).append(case)
+    return [case for cases in found.values() for case in cases[:each]]
 
 
 def _some(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
@@ -131,11 +145,13 @@ def _answers_about_texts(
 ) -> dict[str, list[str]]:
     """The same, and with the passage, as it is and with the planted value."""
     found = _answers(bench, setting, [case.question for case in cases], pool, (BARE, MAY, SHOWN, UNANSWERED))
-    asking = Asking("with-evidence", 0, bench.seed, TOKENS)
-    for way in (EVIDENCE, WRONG):
-        setting.say(f"   {len(cases)} questions, {way}")
-        shown = [replace(case.question, context=case.true if way == EVIDENCE else case.altered) for case in cases]
-        found[way] = _texts(bench, setting, shown, asking)
+    for right, wrong in EVIDENCES:
+        asking = Asking("with-evidence", SHOTS if right == SHOWN_EVIDENCE else 0, bench.seed, TOKENS)
+        asking = asking_of(pool, asking)
+        for way in (right, wrong):
+            setting.say(f"   {len(cases)} questions, {way}")
+            shown = [replace(case.question, context=case.true if way == right else case.altered) for case in cases]
+            found[way] = _texts(bench, setting, shown, asking)
     return found
 
 
@@ -171,19 +187,21 @@ def measured(questions: Sequence[Question], texts: Mapping[str, Sequence[str]]) 
     return {"n": len(questions), "entities": len(set(entities)), "ways": ways}
 
 
-def followed(cases: Sequence[Case], texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def followed(
+    cases: Sequence[Case], texts: Mapping[str, Sequence[str]], evidence: str = EVIDENCE, wrong: str = WRONG
+) -> dict[str, Any]:
     """What wrong evidence does: how often the planted value is given with it, of all questions and of those answered;
     how often bare, by chance; and how much more often than half as often as the right value with right evidence."""
     entities = [case.question.entity.casefold() for case in cases]
     planted = [replace(case.question, answers=(case.wrong.text,)) for case in cases]
-    own = {way: list(map(outcome_of, texts[way], planted)) for way in (BARE, WRONG)}
-    right = [outcome_of(text, case.question) for text, case in zip(texts[EVIDENCE], cases, strict=True)]
-    answered = [row for row, one in enumerate(own[WRONG]) if one != "abstains"]
+    bare, given = (list(map(outcome_of, texts[way], planted)) for way in (BARE, wrong))
+    right = [outcome_of(text, case.question) for text, case in zip(texts[evidence], cases, strict=True)]
+    answered = [row for row, one in enumerate(given) if one != "abstains"]
     return {
-        "given": share_of(own[WRONG], "accuracy", entities),
-        "of answers": share_of([own[WRONG][row] for row in answered], "accuracy", [entities[row] for row in answered]),
-        "by chance": share_of(own[BARE], "accuracy", entities),
-        "beyond half": difference_of(own[WRONG], right, "accuracy", entities, 0.5),
+        "given": share_of(given, "accuracy", entities),
+        "of answers": share_of([given[row] for row in answered], "accuracy", [entities[row] for row in answered]),
+        "by chance": share_of(bare, "accuracy", entities),
+        "beyond half": difference_of(given, right, "accuracy", entities, 0.5),
     }
 
 
@@ -220,15 +238,17 @@ def _tables(result: Result) -> list[Table]:
 
 
 def _planted_table(result: Result) -> Table:
-    planted, wrong = result["planted"], result["sets"]["squad"]["ways"][WRONG]["rates"]
+    ways = tuple(result["planted"])
+    rates = [result["sets"]["squad"]["ways"][way]["rates"] for way in ways]
+    found = list(result["planted"].values())
     rows = (
-        ("the planted value", percent(planted["given"])),
-        ("the planted value, of the answers that do not abstain", percent(planted["of answers"])),
-        ("the right value all the same", percent(wrong["accuracy"])),
-        ("“I don't know”", percent(wrong["abstention"])),
-        ("for comparison: the planted value without any evidence", percent(planted["by chance"])),
+        ("the planted value", *(percent(each["given"]) for each in found)),
+        ("the planted value, of the answers that do not abstain", *(percent(each["of answers"]) for each in found)),
+        ("the right value all the same", *(percent(each["accuracy"]) for each in rates)),
+        ("“I don't know”", *(percent(each["abstention"]) for each in rates)),
+        ("for comparison: the planted value, bare", *(percent(each["by chance"]) for each in found)),
     )
-    return Table("What is answered with wrong evidence, in % [95 %]", ("answer", "share"), rows)
+    return Table("What is answered, in % [95 %]", ("answer", *ways), rows)
 
 
 def _said_table(result: Result) -> Table:
@@ -325,7 +345,7 @@ def _changed(result: Result, text: str, way: str, rate: str, *, up: bool, sets: 
 
 
 def _followed(result: Result) -> Claim:
-    found = result["planted"]
+    found = result["planted"][WRONG]
     right = result["sets"]["squad"]["ways"][EVIDENCE]["rates"]["accuracy"]
     return claim(
         "Wrong evidence is followed.",
