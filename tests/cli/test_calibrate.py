@@ -84,6 +84,19 @@ def test_what_was_interrupted_goes_on(place: Path, tmp_path: Path) -> None:
     assert other.code == 0 and "320 of 320 answers are in" in other.err
 
 
+def test_what_calibrate_writes_ask_takes_without_another_word(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "risk.json"
+    assert run_inside(*given(place, out)).code == 0
+    asking = ("ask", "--model", place / "tiny", "--risk", out, "--max-error", 0.1)
+    done = run_inside(*asking, "What is 7?")
+    assert done.code == 0, done.err
+    other = run_inside(*asking, "--precision", "int8", "What is 7?")
+    assert other.code == 2 and "is a calibration of" in other.err
+    assert run_inside(*given(place, out, "--precision", "int8")).code == 0
+    assert run_inside(*asking, "--precision", "int8", "What is 7?").code == 0
+    assert run_inside(*asking, "What is 7?").code == 2
+
+
 def test_another_model_is_refused(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "risk.json"
     assert run_inside(*given(place, out, "--score", "perplexity")).code == 0

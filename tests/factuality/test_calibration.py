@@ -1,10 +1,12 @@
 """Calibrations: what they say is what happens, on entities never seen; files that hold for one model only."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from factuality.labels import labels
 from tasks.small_writers import writer
 
@@ -13,6 +15,7 @@ from glassformer.factuality.calibration import Asking, Labelled, fit, held_rows,
 from glassformer.factuality.detection import auroc, brier_skill, ece
 from glassformer.factuality.quality import draw, quality
 from glassformer.factuality.questions import Question
+from glassformer.tasks.running import at_precision
 
 ASKING = Asking("few-shot", 1, 0, 8, (Question("s", "Who?", ("Ann",), entity="E", relation="r"),))
 
@@ -153,6 +156,26 @@ def test_one_score_in_a_file(tmp_path):
     given = labels()
     found = fitted(Labelled(given.questions, {"first": given.scores["first"]}, given.wrong), features="scores")
     assert read(found.save(tmp_path / "risk.json")) == found
+
+
+def test_each_precision_is_a_model_of_its_own(tmp_path):
+    """Also where weights of few bits are all that two models differ in."""
+    model = writer()
+    models = {bits: replace(model, network=at_precision(model.network, bits)) for bits in ("fp32", "int8", "int4")}
+    models["bf16"] = replace(model, network=deepcopy(model.network).bfloat16())
+    changed = deepcopy(model.network)
+    with torch.no_grad():
+        changed.stack.blocks[0].feed_forward.up.weight[0] *= -1
+    models["another's int4"] = replace(model, network=at_precision(changed, "int4"))
+    assert len({identity(each) for each in models.values()}) == 5
+    assert identity(models["int4"]) == identity(replace(model, network=at_precision(model.network, "int4")))
+    path = fit(labels(), "tiny", identity(models["int8"]), ASKING).save(tmp_path / "risk.json")
+    for name, each in models.items():
+        if name == "int8":
+            assert load(path, each).n == len(labels())
+            continue
+        with pytest.raises(InputError, match="calibration of 'tiny'"):
+            load(path, each, "tiny")
 
 
 def test_another_models_calibration_is_refused_with_both_names(tmp_path):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from glassformer.cli.options import JsonOption, ModelOption, PrecisionOption
+from glassformer.cli.options import JsonOption, ModelOption, RunPrecisionOption
 from glassformer.cli.output import put, put_json, say
+from glassformer.cli.running import load_to_run
 from glassformer.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def calibrate(
     audit: Annotated[
         int, Parameter(help="Write so many answers with their labels beside the file, as JSON lines, to be judged.")
     ] = 0,
-    precision: PrecisionOption = None,
+    precision: RunPrecisionOption = "stored",
     json: JsonOption = False,
 ) -> None:
     """Ask a model questions with known answers, and learn how often it is wrong where it is how unsure.
@@ -75,7 +76,6 @@ def calibrate(
     _check(out, shots, limit, audit, max_new_tokens)
     method, features = _one_of("method", method, METHODS), _one_of("features", features or _usual(score), FEATURES)
     asked = _questions(questions, limit, seed)
-    import glassformer
     from glassformer.factuality import labelling
     from glassformer.factuality.calibration import Asking, fit, identity
     from glassformer.factuality.prompts import check_style
@@ -84,7 +84,7 @@ def calibrate(
     labelling.check_names(names)
     chosen = check_style(style or ("few-shot" if shots else "bare"))
     asking = labelling.asking_of(asked, Asking(chosen, shots, seed, max_new_tokens))
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     kept = out.with_name(f"{out.stem}-answers.jsonl")
     answered = labelling.answer_all(loaded, asked, asking, kept=kept, say=say)
     labelled = labelling.labelled(answered, names)

@@ -6,6 +6,7 @@ answers of that score are wrong. It is fitted on one part of the labels and test
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,8 +22,11 @@ from glassformer.factuality.curves import Curve, Method, curve_of, fit_curve
 from glassformer.factuality.prompts import Style
 from glassformer.factuality.questions import Question, split_by_entity
 from glassformer.factuality.thresholds import Limit, find_limit
+from glassformer.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from glassformer.tasks.model import Model
 from glassformer.tasks.squad import normalized
+
+_QUANTIZED = (QuantizedEmbedding, QuantizedLinear)
 
 LEAST_LABELS = 300
 FORMAT = 1
@@ -231,8 +235,20 @@ def load(path: str | Path, model: Model, name: str = "this model") -> Calibratio
 
 
 def identity(model: Model) -> str:
-    """What tells a model from others, wherever its files lie: the hash of its weights."""
-    return weights_hash(model.network)
+    """What tells a model from others, wherever its files lie: the hash of its weights, as it computes with them.
+
+    Weights of 4 or 8 bits count as they lie in memory, which depends on whether there is a C++ compiler: with one, and
+    without, such a model computes a little differently.
+    """
+    found = weights_hash(model.network)
+    small = [(name, each) for name, each in model.network.named_modules() if isinstance(each, _QUANTIZED)]
+    if not small:
+        return found
+    digest = hashlib.blake2b(found.encode(), digest_size=12)
+    for name, module in small:
+        digest.update(f"{name} {tuple(module.weight.shape)}".encode())
+        digest.update(module.weight.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def read(path: str | Path) -> Calibration:
