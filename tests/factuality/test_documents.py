@@ -12,6 +12,7 @@ import pytest
 from glassformer.errors import InputError
 from glassformer.factuality.documents import Documents, Texts, read_documents
 from glassformer.factuality.encoding import decoded, kind_of
+from glassformer.factuality.retrieval import Index
 
 SENTENCE = "The Mona Lisa was painted between 1503 and 1519.\n"
 
@@ -227,6 +228,9 @@ def test_ten_thousand_files(tmp_path: Path) -> None:
     assert lines[0] == "read 500 of 10,000 files" and len(lines) == 21
     assert lines[-1] == "10,000 documents, 10,000 passages"
     assert documents[4321].text == "Number 4321."
+    pytest.importorskip("bm25s", reason="the extra 'ground' is not installed")
+    (found,) = Index(documents).search("Which is 4321?", 1)
+    assert found.passage.document is documents[4321] and documents[0]._texts.size <= 1000
 
 
 def test_documents_of_texts() -> None:

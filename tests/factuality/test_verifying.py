@@ -121,12 +121,11 @@ def test_words_of_a_name_near_each_other(name: str, text: str, found: list[str])
 
 
 def test_a_part_of_a_name_is_no_rival() -> None:
-    (one,) = said(
-        "The Grand Old Bridge fell. Carl saw it.", "It was the Grand Bridge Hotel.", {"Grand Old Bridge": 9.0}
-    )
-    assert one.rival is not None and one.rival.text in ("Grand Old Bridge", "Carl")
-    (two,) = said("The Old Bridge fell. Carl saw it.", "It was the Grand Old Bridge.", {"Old Bridge": 9.0})
-    assert two.rival is None or two.rival.text == "Carl"
+    text = "It is Synechococcus. Carl saw it."
+    (one,) = said(text, "It was Synechococcus DNA.", {"Synechococcus": 9.0})
+    assert one.support is None and one.rival is not None and one.rival.text == "Carl"
+    (two,) = said(text, "It was Thermus DNA.", {"Synechococcus": 9.0})
+    assert two.rival is not None and two.rival.text == "Synechococcus"
 
 
 def test_a_name_that_only_other_passages_of_the_document_have_is_there() -> None:
