@@ -42,8 +42,8 @@ SQUAD, TRUTHFUL = "squad_v1.1/dev-v1.1.rebuilt.json", "truthfulqa/TruthfulQA.csv
 LONGEST = 600
 """Evidence has at most so many characters."""
 
-SHARES = (1, 2)
-"""A third of the questions is for choosing, the rest for the report."""
+SHARES = (1, 3)
+"""A quarter of the questions is for choosing, the rest for the report."""
 
 _ANSWER = 12  # tokens at most
 
@@ -98,7 +98,7 @@ def relations(bench: Bench, setting: Setting) -> Result:
     """Accuracy on 3-shot questions of relations, layers and threshold chosen on other entities."""
     asked = bench.relation_questions(setting)
     asking = bench.asking(asked)
-    few = drawn(asked, setting.pick(18, 180, 600), f"decoding {bench.seed}")
+    few = drawn(asked, setting.pick(18, 160, 400), f"decoding {bench.seed}")
     chosen, told = split_by_entity(few, SHARES, bench.seed)
 
     def right(rows: Sequence[int], name: str) -> list[float]:
@@ -148,7 +148,7 @@ def answer_scores(
 
 def truthful(bench: Bench, setting: Setting) -> Result:
     """How often the true answer is the more probable one, and by how much, the layers chosen on other questions."""
-    pairs = drawn(read_pairs(bench.file(TRUTHFUL)), setting.pick(9, 60, 240), f"decoding {bench.seed}")
+    pairs = drawn(read_pairs(bench.file(TRUTHFUL)), setting.pick(9, 40, 120), f"decoding {bench.seed}")
     chosen, told = split_by_entity([pair.question for pair in pairs], SHARES, bench.seed)
 
     def margins(rows: Sequence[int], how: Dola | None) -> list[float]:
@@ -193,7 +193,7 @@ def read_cases(path: Path, count: int, seed: int) -> list[Case]:
 def context_aware(bench: Bench, setting: Setting) -> Result:
     """How often the answer is what the document says: the right one, or the value planted there; the strength chosen
     on other articles, by both together."""
-    cases = read_cases(bench.file(SQUAD), setting.pick(9, 45, 120), bench.seed)
+    cases = read_cases(bench.file(SQUAD), setting.pick(9, 40, 200), bench.seed)
     chosen, told = split_by_entity([one.question for one in cases], SHARES, bench.seed)
     kinds: dict[str, Callable[[Case], Question]] = {
         "right": lambda one: one.question,

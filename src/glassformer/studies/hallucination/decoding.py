@@ -21,7 +21,7 @@ TRIALS: Mapping[str, tuple[str, str, str]] = {
 """Each comparison: the method, what is counted, and over what its interval is."""
 
 
-METHOD = """The same questions, greedily, plain and with the contrast; every difference is paired. A third of the
+METHOD = """The same questions, greedily, plain and with the contrast; every difference is paired. A quarter of the
 questions, of other entities or articles, chooses the setting; the rest is reported. DoLa: candidate layers (the lower
 or the upper half, every second layer) and threshold (α = 0.1, as in the paper, or 0.5), on 3-shot questions of
 relations; and TruthfulQA's best answer against its first incorrect one by their log-probability (there with α = 0: a
