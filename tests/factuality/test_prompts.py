@@ -152,6 +152,20 @@ def test_an_answer_in_a_sentence_counts_unless_shots_showed_how_to_answer(monkey
     assert not any(one.right for one in answer_all(model, questions, asking))
 
 
+def test_relations_are_told_where_prompts_have_no_shots():
+    """A risk that was made of relations is for new questions as it was for those of the calibration."""
+    questions = [
+        Question(f"{name}{i}", wording.format(f"X{i}"), ("a",), entity=f"X{i}", relation=name)
+        for name, wording in (("capital", "What is the capital of {}?"), ("sport", "What sport does {} play?"))
+        for i in range(4)
+    ]
+    asking = asking_of(questions, Asking("bare"))
+    assert relation_of("What sport does Pelé play?", asking.shots) == "sport"
+    assert relation_of("What is the capital of Peru?", asking.shots) == "capital"
+    model = writer()
+    assert prompt_ids_of(model, questions[0], asking) == ids_of(model, questions[0], style="bare")
+
+
 def test_scores_and_labels():
     model, questions = writer(), asked(5)
     answered = answer_all(model, questions, Asking("bare", max_new_tokens=3))

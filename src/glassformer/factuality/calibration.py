@@ -42,7 +42,8 @@ given often in the relation. Who says "Antarctica" to questions about a continen
 @dataclass(frozen=True)
 class Asking:
     """How the questions were put: the style of `prompts`, how many of the `shots` stand before each and by which seed
-    they are chosen, and how many tokens an answer may have. A risk holds for questions put like this."""
+    they are chosen, and how many tokens an answer may have. A risk holds for questions put like this. Of each relation
+    some are among the shots even where none are shown: they tell what a new question asks for."""
 
     style: Style = "few-shot"
     count: int = 0

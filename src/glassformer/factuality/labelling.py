@@ -29,10 +29,12 @@ class Answered:
 
 
 def asking_of(questions: Sequence[Question], asking: Asking) -> Asking:
-    """The same way of asking with its shots, chosen among the questions; see `prompts.pool_of`."""
-    if not asking.count:
-        return asking
-    return replace(asking, shots=tuple(pool_of(questions, asking.count, asking.seed)))
+    """The same way of asking with its shots, chosen among the questions; see `prompts.pool_of`.
+
+    Without shots in its prompts it has some of each relation too: by their wording `relation_of` tells what a new
+    question asks for, which a risk may depend on.
+    """
+    return replace(asking, shots=tuple(pool_of(questions, max(1, asking.count), asking.seed)))
 
 
 def prompt_ids_of(model: Model, question: Question, asking: Asking) -> list[int]:

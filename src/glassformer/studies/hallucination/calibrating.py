@@ -14,7 +14,7 @@ from glassformer.factuality.calibration import Labelled
 from glassformer.factuality.detection import auroc, brier_skill, ece, reliability
 from glassformer.factuality.labelling import labelled
 from glassformer.studies.hallucination.bench import SHOTS, Bench
-from glassformer.studies.hallucination.splits import SEEDS, Around, Split, around, only, shown, splits_of
+from glassformer.studies.hallucination.splits import QUICK_SHARE, SEEDS, Around, Split, around, only, shown, splits_of
 from glassformer.studies.study import (
     Claim,
     Part,
@@ -64,10 +64,10 @@ def part(bench: Bench) -> Part:
         method=(
             f"Short factual questions of {len(bench.relations)} relations are put behind {SHOTS} examples and answered "
             f"greedily; an answer is right if it is one of the known ones, after normalising. Five splits by entity "
-            f"(seeds {SEEDS[0]} to {SEEDS[-1]}, which nothing was chosen on): one half fits (of it again half makes "
-            "the risk, the rest is kept for thresholds), the other tests. ECE is over "
-            f"{BINS} bins of as many answers each; beside it stands what it would be if the same risks were exact, for "
-            "answers drawn from them (Bröcker & Smith 2007). Brier skill is what the Brier "
+            f"(seeds {SEEDS[0]} to {SEEDS[-1]}, which nothing was chosen on): one half, or a little more at the scale "
+            "quick, fits (of it again half makes the risk, the rest is kept for thresholds), the other tests. "
+            f"ECE is over {BINS} bins of as many answers each; beside it stands what it would be if the same risks "
+            "were exact, for answers drawn from them (Bröcker & Smith 2007). Brier skill is what the Brier "
             "score is better than that of the constant share of wrong test answers. Means over the splits, intervals "
             "by drawing entities."
         ),
@@ -81,12 +81,12 @@ def part(bench: Bench) -> Part:
 def _run(bench: Bench, setting: Setting) -> Result:
     questions = bench.relation_questions(setting)
     answered = bench.answered(questions, bench.asking(questions), setting)
-    return measured(labelled(answered), setting.say)
+    return measured(labelled(answered), setting.pick(SHARE, QUICK_SHARE, SHARE), setting.say)
 
 
-def measured(given: Labelled, say: Callable[[str], None] = lambda line: None) -> Result:
+def measured(given: Labelled, share: float = SHARE, say: Callable[[str], None] = lambda line: None) -> Result:
     """All figures of the part, from answers that were labelled."""
-    splits = splits_of(given, SHARE)
+    splits = splits_of(given, share)
     risks = {way: [risk_of(way, split) for split in splits] for way in WAYS}
     say("   fitted; drawing entities")
     return {
