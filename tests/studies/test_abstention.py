@@ -111,7 +111,12 @@ def test_what_helps_is_found(calibrated: dict) -> None:
     assert figures[calibrating.ANSWER]["ece"][0] < 0.06
     assert figures[calibrating.ANSWER]["auroc"] > figures[calibrating.BASE]["auroc"] == 0.5
     verdicts = [one.verdict for one in calibrating._claims(calibrated)]
-    assert verdicts[0] == "supported" and set(verdicts[2:]) == {"supported"}
+    assert verdicts == [*["not testable here"] * 2, *["supported"] * 3]
+    enough = {**calibrated, "test": [1500] * 5}
+    assert calibrating._claims(enough)[0].verdict == "supported"
+    own = figures[calibrating.ANSWER]
+    worse = {**enough, "figures": {**figures, calibrating.ANSWER: {**own, "ece": [0.051, 0.04, 0.06]}}}
+    assert calibrating._claims(worse)[0].verdict == "not supported"
 
 
 def test_raw_risk_is_one_less_the_probability(given: Labelled) -> None:
@@ -200,7 +205,10 @@ def test_where_nothing_can_be_told_all_is_out_of_reach() -> None:
     said = abstention._zero(result)
     assert said.verdict == "supported" and said.measured.startswith("out of reach")
     assert abstention._zero(None).verdict == "not testable here"
-    assert abstention._reaches(kept, 0.04, 400).verdict == "not supported"
+    assert abstention._reaches(kept, 0.04, 2000).verdict == "not supported"
+    assert abstention._reaches(kept, 0.04, 1999).verdict == "not testable here"
+    some = {**kept, "coverage": [0.05, 0.04, 0.06], "error": [0.1, 0.08, 0.12], "reached": 4}
+    assert [abstention._reaches(some, least, 2000).verdict for least in (0.04, 0.12)] == ["supported", "not supported"]
 
 
 # --- Shown, and asked -------------------------------------------------------------------------------------------------

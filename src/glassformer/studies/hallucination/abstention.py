@@ -36,6 +36,9 @@ ASKED = 0.1
 FLOOR, GOAL = 0.04, 0.12
 """Coverages at `ASKED`."""
 
+LEAST = 2000
+"""With fewer test questions these coverages are not judged."""
+
 MSP = "sequence probability"
 RISK, SCORES, PROBABILITY = RULES = ("the risk (the default)", "all one-pass scores", "probability of the answer")
 
@@ -287,9 +290,10 @@ def _said(kept: Result) -> str:
 def _reaches(kept: Result, least: float, n: int) -> Claim:
     return claim(
         f"With at most {ASKED:.0%} of the answers wrong, {least:.0%} of the questions or more can be answered.",
-        f"Mean error over splits at most {ASKED} at a mean coverage of at least {least} (0 in splits out of reach).",
+        f"Mean error over splits at most {ASKED} at a mean coverage of at least {least} (0 in splits out of reach); "
+        f"{LEAST} test questions or more.",
         f"{_said(kept)}, n = {n} test questions or more in each split.",
-        bool(kept["error"]) and kept["error"][0] <= ASKED and kept["coverage"][0] >= least,
+        None if n < LEAST else bool(kept["error"]) and kept["error"][0] <= ASKED and kept["coverage"][0] >= least,
     )
 
 
