@@ -183,7 +183,7 @@ def draw(result: Result, folder: Path) -> list[Picture]:
         axes.set_yticks(range(len(METHODS)), list(METHODS.values()))
         axes.set_xlim(0, 1)
     grid[0, 0].invert_yaxis()
-    grid[0, 0].legend(fontsize=8)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(OUTCOMES))
     caption = (
         f"What answers are with right and wrong evidence, n = {result['n']} questions of {result['articles']} articles "
         "for each kind; 95 % intervals of the misled over articles."
