@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,9 @@ def test_f1_and_refusals_by_hand() -> None:
     assert (low, high) == (0, 100) and found["refused"]["articles"] == 2
     difference, low, high = refusals.refused_more(rows(), 0.5)
     assert difference == pytest.approx(50 - 100 / 3) and low <= difference <= high
+    assert low >= -100 and high <= 100
+    twice = [one._replace(question=replace(one.question, title=title)) for title in "AB" for one in rows()]
+    assert refusals.refused_more(twice, 0.5) == pytest.approx([50 - 100 / 3] * 3)  # equal articles: no width
     with pytest.raises(InputError, match="with and without answers, got 3 and 0"):
         refusals.scored(rows()[:3], 0.5)
 

@@ -183,7 +183,7 @@ def tables(result: Result) -> Sequence[Table]:
     if "missing" in errors:
         return [*found_tables, Table("Planted errors", ("not measured",), ((errors["missing"],),))]
     cells = tuple((name, *(_shown_share(found[label]) for label in LABELS)) for name, found in errors["checks"].items())
-    return [*found_tables, Table("Planted errors, % (95 % over articles)", ("check", *LABELS.values()), cells)]
+    return [*found_tables, Table("Planted errors (95 % over articles)", ("check", *LABELS.values()), cells)]
 
 
 def _shown(one: Mapping[str, Any]) -> str:
@@ -192,7 +192,7 @@ def _shown(one: Mapping[str, Any]) -> str:
 
 
 def _shown_share(one: Mapping[str, Any]) -> str:
-    return f"{100 * one['share']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f}), n = {one['n']:,}"
+    return f"{100 * one['share']:.1f} % ({100 * one['low']:.1f} to {100 * one['high']:.1f}), n = {one['n']:,}"
 
 
 def claims(result: Result) -> Sequence[Claim]:
@@ -205,7 +205,7 @@ def claims(result: Result) -> Sequence[Claim]:
             "The reader tells questions without an answer from those with one, even where they seem to have one.",
             "SQuAD 2.0: more are refused without an answer than with one; the interval of the difference is above 0, "
             f"and the lower end of F1 where there is an answer is at least {ANSWERED:g}.",
-            f"{more:.1f} ({low:.1f} to {high:.1f}) in 100 more are refused; F1 {_shown(f1)}.",
+            f"In 100, {more:.1f} ({low:.1f} to {high:.1f}) more are refused; F1 {_shown(f1)}.",
             low > 0 and f1["interval"][0] >= ANSWERED,
         ),
         claim(
@@ -233,7 +233,7 @@ def _about_planted(errors: Mapping[str, Any]) -> list[Claim]:
         check = errors["checks"][CHECKS[0]]
         more, low, high = (100 * value for value in errors["more than string match"][label])
         measured = (
-            f"{_shown_share(check[label])} % are found, {_shown_share(check['true'])} % of true statements doubted; "
+            f"Found: {_shown_share(check[label])}; true statements doubted: {_shown_share(check['true'])}; "
             f"{more:.1f} ({low:.1f} to {high:.1f}) points more than by the text."
         )
         holds = check[label]["low"] >= FOUND[label] and check["true"]["high"] <= DOUBTED and low > 0

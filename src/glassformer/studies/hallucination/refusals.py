@@ -164,7 +164,7 @@ def refused_more(rows: Sequence[Judged], threshold: float) -> list[float]:
         sums[names.index(one.question.title), int(bool(one.question.answers))] += [-one.score > threshold, 1]
 
     def difference(drawn: Any, axis: int) -> Any:
-        total = sums[drawn.astype(int)].sum(axis)
+        total = sums[drawn.astype(int)].sum(drawn.ndim - 1)  # over the articles drawn, the last axis of `drawn`
         shares = total[..., 0] / np.maximum(total[..., 1], 1)
         return 100 * (shares[..., 0] - shares[..., 1])
 
