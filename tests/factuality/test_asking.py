@@ -86,6 +86,14 @@ def test_a_calibration_gives_the_risk_and_decides_what_is_said(model: Model, ris
     assert never.answer is None and never.limit is None and "out of reach with this calibration" in never.why
 
 
+def test_no_error_is_assured_for_questions_of_another_kind(model: Model, risk: Calibration) -> None:
+    shots = (Question("s", "Who made Kodo?", ("Acme",), entity="Kodo", relation="maker"),)
+    told = replace(risk, asking=replace(risk.asking, shots=shots))
+    other, own = (gf.ask(model, question, risk=told, max_error=0.5) for question in ("Why so?", "Who made Lumi?"))
+    assert other.answer is None and "no questions like this one" in other.why and other.risk is not None
+    assert "no questions like this one" not in own.why
+
+
 def test_a_calibration_s_file_must_be_of_this_model(model: Model, risk: Calibration, tmp_path: Path) -> None:
     file = risk.save(tmp_path / "risk.json")
     assert gf.ask(model, ASKED[0], risk=file).risk == gf.ask(model, ASKED[0], risk=risk).risk

@@ -97,6 +97,12 @@ def test_relations_known_facts_and_tables_say_the_same(tmp_path):
     assert read[1][0].id == "0"
 
 
+def test_what_a_relation_s_file_escaped_twice_is_text(tmp_path):
+    samples = [{"subject": "C\\u00f4te", "object": "Bogot\\u00e1"}, {"subject": "São", "object": "a\\b"}]
+    (tmp_path / "r.json").write_text(json.dumps({"name": "r", "prompt_templates": ["{} is"], "samples": samples}))
+    assert [(f.subject, *f.answers) for f in facts(tmp_path / "r.json")] == [("Côte", "Bogotá"), ("São", "a\\b")]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -134,6 +134,7 @@ _VERBS: dict[str, tuple[str, str]] = {
         "Answer questions, with how sure the model is, or with quotes from documents.",
         '  glassformer ask --model smollm2-135m-instruct "When was the Mona Lisa painted?"\n'
         '  glassformer ask --documents DIR "When was the Mona Lisa painted?"\n'
+        '  glassformer ask --model M --documents DIR --write "When was the Mona Lisa painted?"\n'
         '  glassformer ask --model M --risk RISK --max-error 0.1 "What is the capital of France?"',
     ),
     "answer": (

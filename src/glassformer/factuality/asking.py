@@ -133,7 +133,7 @@ def ask_all(
     Without documents the model answers from what it has learnt, and every token's probability is kept. `risk`, a
     calibration of this model or its file, makes a risk of the scores; the question is then put as it was when the
     calibration was made. With `max_error` no answer is given where the risk is above the threshold that keeps the share
-    of wrong answers below it (on questions like those of the calibration).
+    of wrong answers below it, on questions like those of the calibration, nor to a question of none of its relations.
 
     With `documents` the answer is a span of them, copied by `reader` from the `count` passages that are found, or none:
     the model is not needed, and what it has learnt does not count. That documents are right is not checked; that two of
@@ -213,11 +213,11 @@ class _Judged:
         judged = self.known if scores else None
         risk = None if judged is None else judged.probability(scores, question.relation, text)
         combined = None if judged is None else judged.combined(scores, question.relation, text)
-        why = self._why(text, combined, risk)
+        why = self._why(text, combined, risk, question.relation)
         answer = None if why else text
         return Reply(question.question, answer, why, text, tokens_of(self.model, one), scores, risk, self.limit)
 
-    def _why(self, text: str, combined: float | None, risk: float | None) -> str:
+    def _why(self, text: str, combined: float | None, risk: float | None, relation: str) -> str:
         """Why the answer is not given; nothing where it is."""
         if not text:
             return "the model says nothing"
@@ -226,6 +226,8 @@ class _Judged:
         error = f"{100 * self.max_error:g} %"
         if self.limit is None:
             return f"an error of at most {error} is out of reach with this calibration"
+        if not relation and self.known is not None and any(shot.relation for shot in self.known.asking.shots):
+            return f"an error of at most {error} is not assured: the calibration has no questions like this one"
         if combined > self.limit.score:
             return f"its risk is {100 * risk:.0f} %, too high for an error of at most {error}"
         return ""

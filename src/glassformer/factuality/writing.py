@@ -36,9 +36,9 @@ WORDS = 0.5
 """The least share of its words that a passage must have of an answer without any number, date or name."""
 NEAR = 4.0
 """How much lower than the answer's own the score of another passage may be that gives another value "as surely". Of 104
-questions about 13 articles that no reader learnt from (no test articles), whole articles disagreed with themselves for
-2 of 69 right answers, and a passage with an altered value was seen beside the true one for 57 of 81; 3 gives 1 and 56,
-6 gives 5 and 60."""
+development questions (13 articles, none of the test), whole articles disagreed with themselves for 2 of 69 right
+answers, and of 81 passages with an altered value 57 were seen to disagree with the true one; 3 gives 1 and 56, 6 gives
+5 and 60."""
 MARK = '"""'
 """Stands before and after every passage in the prompt."""
 STRUCK = "[…]"

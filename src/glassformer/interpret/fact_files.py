@@ -7,6 +7,7 @@ record a fact; `facts.facts` makes prompts of it. Every error names the file, an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,11 @@ def _objects(rows: Sequence[Any], what: str) -> Iterator[tuple[str, Mapping[str,
         yield f"{what} {number}", row
 
 
+def _unescaped(text: str) -> str:
+    """Without escapes that were escaped twice: some of these files have "Bogot\\u00e1", backslash and all."""
+    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+
+
 def _relation(path: Path, content: Mapping[str, Any]) -> Iterator[Record]:
     """A relation of Hernandez et al. 2023 ("Linearity of relation decoding in transformer language models"): templates
     with {} for the subject, of which the first is taken, and samples of subject and object."""
@@ -133,5 +139,5 @@ def _relation(path: Path, content: Mapping[str, Any]) -> Iterator[Record]:
         raise InputError(f"{path}: 'prompt_templates' must be a list of texts with {{}} for the subject.")
     name = str(content.get("name") or path.stem)
     for number, (where, row) in enumerate(_objects(content["samples"], f"{path}: sample"), 1):
-        subject, answer = text_of(row, "subject", where), text_of(row, "object", where)
+        subject, answer = (_unescaped(text_of(row, key, where)) for key in ("subject", "object"))
         yield Record(where, f"{path.stem}-{number}", subject, (answer,), name, template=templates[0])
