@@ -88,8 +88,8 @@ def part(bench: Bench) -> Part:
 
 def _run(bench: Bench, setting: Setting) -> Result:
     squad = read_questions(bench.file("squad_v1.1/dev-v1.1.rebuilt.json"))
-    relations = _some(bench.relation_questions(setting, 100), setting.pick(8, 60, 250), bench.seed)
-    truthful = _some(read_questions(bench.file("truthfulqa/TruthfulQA.csv")), setting.pick(4, 16, 80), bench.seed)
+    relations = _some(bench.relation_questions(setting, 100), setting.pick(8, 40, 200), bench.seed)
+    truthful = _some(read_questions(bench.file("truthfulqa/TruthfulQA.csv")), setting.pick(4, 12, 60), bench.seed)
     cases = planted_cases(squad, setting.pick(2, 1, 3), bench.seed)
     asked = {case.question.id for case in cases}
     others = [one for one in squad if one.id not in asked and len(one.answers[0].split()) <= WORDS]
