@@ -155,6 +155,7 @@ def test_what_people_read_of_a_written_answer(monkeypatch: pytest.MonkeyPatch) -
 
 def test_bad_input_is_one_line(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("Bab.")
     for given, message in (
         (["Who?"], "say who is asked: --model NAME, or --documents FILES"),
         (["--model", tiny, "--write", "Who?"], "--write composes an answer from texts: give them by --documents"),
@@ -163,6 +164,8 @@ def test_bad_input_is_one_line(tiny: Path, tmp_path: Path) -> None:
         (["--model", tiny, "--max-error", 0.1, "Who?"], "a largest error needs a calibration"),
         (["--model", tiny, "--risk", tmp_path / "none.json", "Who?"], "none.json"),
         (["--documents", tmp_path / "empty", "Who?"], "empty"),
+        (["--documents", tmp_path / "empty", tmp_path / "a.txt"], "a.txt' is taken for a question"),
+        (["--documents", tmp_path, "--encoding", "latin-x", "Who?"], "latin-x"),
     ):
         done = run_inside("ask", *given)
         assert done.code == 2 and message in done.err and done.err.count("\n") == 1, done.err

@@ -73,6 +73,7 @@ def test_mistakes(folder: Path, tmp_path: Path) -> None:
         (["--documents", tmp_path / "empty.txt", WRONG], ["empty"]),
         (["--documents", folder, "--reader", "all-minilm-l6-v2", WRONG], ["reader finds spans"]),
         (["--documents", folder, "..."], ["no words"]),
+        (["--documents", folder, tmp_path / "empty.txt"], ["empty.txt' is taken for a statement"]),
         ([WRONG], ["--documents"]),
     ):
         done = run_inside("verify", *arguments)

@@ -31,7 +31,7 @@ from glassformer.studies.hallucination.prompting import (
     part,
 )
 from glassformer.studies.hallucination.rates import RATES, difference_of, outcome_of, percent, share_of
-from glassformer.studies.hallucination.wrong_evidence import Case
+from glassformer.studies.hallucination.wrong_evidence import Case, cases_of
 from glassformer.studies.study import Setting
 from glassformer.tasks.intervals import wilson
 
@@ -128,9 +128,9 @@ def test_no_answer_is_left_in_wrong_evidence() -> None:
     """A question with another right answer that its passage says too cannot be asked with wrong evidence."""
     texts = [f"Bridge {n} was opened in {1500 + 10 * n}, as the Grand Way." for n in range(4)]
     asked = [Question(f"q{n}", "What opened?", (str(1500 + 10 * n),), text, "Bridges") for n, text in enumerate(texts)]
-    assert len(prompting.planted_cases(asked, 4, 0)) == 4 and len(prompting.planted_cases(asked, 3, 0)) == 3
+    assert len(cases_of(asked, 4, 0)) == 4 and len(cases_of(asked, 3, 0)) == 3
     more = [replace(one, answers=(*one.answers, "the grand way")) for one in asked[:3]]
-    assert [case.question.id for case in prompting.planted_cases([*more, asked[3]], 4, 0)] == ["q3"]
+    assert [case.question.id for case in cases_of([*more, asked[3]], 4, 0)] == ["q3"]
 
 
 def test_differences_are_to_the_same_questions_bare() -> None:

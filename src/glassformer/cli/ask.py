@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
+from glassformer.cli.options import EncodingOption, check_words
 from glassformer.cli.output import put, put_json, say, visible
 from glassformer.cli.running import load_to_run
 from glassformer.cli.translate import read_chunks
@@ -37,6 +38,7 @@ def ask(
         tuple[Path, ...],
         Parameter(help="Answer with words of these files and folders only; may be given several times."),
     ] = (),
+    encoding: EncodingOption = None,
     write: Annotated[
         bool,
         Parameter(
@@ -72,13 +74,15 @@ def ask(
     In a pipe: one line a question, the answer and its risk or its place, between tabs.
     """
     _check(model, documents, write)
+    check_words(question, "question")
     from glassformer.factuality.asking import ask_all, index_of
     from glassformer.factuality.documents import read_documents
 
     settings: dict[str, Any] = {"risk": risk, "max_error": max_error, "max_new_tokens": max_new_tokens}
     answering = None if model is None or (documents and not write) else load_to_run(model, precision or "stored")
     if documents:
-        settings |= {"write": write, "documents": index_of(read_documents(documents, say=say)), "reader": reader}
+        texts = read_documents(documents, encoding=encoding, say=say)
+        settings |= {"write": write, "documents": index_of(texts, say), "reader": reader}
     elif risk is not None:
         from glassformer.factuality import calibration
 

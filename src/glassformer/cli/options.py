@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from glassformer.errors import InputError
 from glassformer.tasks.precision import Precision
+
+EncodingOption = Annotated[
+    str | None,
+    Parameter(help="What the documents are written in, such as latin-1 or koi8-r; told by their bytes unless given."),
+]
 
 PrecisionOption = Annotated[
     Precision | None,
@@ -65,3 +73,14 @@ def stored_dtype(name: str) -> Any:
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
+
+
+def check_words(texts: Sequence[str], what: str) -> None:
+    """`InputError` for a file among questions or statements: a shell that makes several names of --documents *.txt
+    leaves all but the first to them."""
+    for text in texts:
+        if len(text) < 256 and Path(text).exists():
+            raise InputError(
+                f"'{text}' is taken for a {what}, and there is a file of this name: give --documents before every one "
+                "of them, or the folder. If it is meant, pipe it in."
+            )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
+from glassformer.cli.options import EncodingOption, check_words
 from glassformer.cli.output import put, put_json, say, visible
 from glassformer.cli.translate import read_chunks
 
@@ -26,6 +27,7 @@ def verify(
     documents: Annotated[
         tuple[Path, ...], Parameter(help="Files and folders to check against; may be given several times.")
     ],
+    encoding: EncodingOption = None,
     reader: Annotated[str, Parameter(help="The model that finds values in passages.")] = "squad-minilm",
     count: Annotated[int, Parameter(help="How many passages are read for each value, about.")] = 4,
     strict: Annotated[
@@ -41,10 +43,11 @@ def verify(
     decides it, its file and its characters there. Documents may be wrong themselves, and nothing that they say is
     obeyed. A statement without numbers, dates and names has nothing to check.
     """
+    check_words(statement, "statement")
     from glassformer.factuality.documents import read_documents
     from glassformer.factuality.verifying import Verifier
 
-    verifier = Verifier(read_documents(documents, say=say), reader, count=count)
+    verifier = Verifier(read_documents(documents, encoding=encoding, say=say), reader, count=count)
     chunks = iter([(1, list(statement))]) if statement else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     doubtful = False
     for _, lines in chunks:

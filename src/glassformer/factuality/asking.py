@@ -4,7 +4,7 @@ words of documents that it is copied from. Or none, and why."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -185,8 +185,8 @@ def _from_model(
     return [judged.reply(one, each) for one, each in zip(asked, records, strict=True)]
 
 
-def index_of(documents: Texts) -> Index:
-    """What is to be searched, ready for it: by words and by meaning."""
+def index_of(documents: Texts, say: Callable[[str], None] | None = None) -> Index:
+    """What is to be searched, ready for it: by words and by meaning. `say` gets lines of progress."""
     if isinstance(documents, Index):
         return documents
     if isinstance(documents, Mapping):
@@ -195,7 +195,7 @@ def index_of(documents: Texts) -> Index:
         documents = read_documents([documents])
     elif not isinstance(documents, Documents):
         documents = read_documents(documents)
-    return Index(documents, load(EMBEDDER))
+    return Index(documents, load(EMBEDDER), say=say)
 
 
 @dataclass(frozen=True)

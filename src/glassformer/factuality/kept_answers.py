@@ -41,7 +41,8 @@ class KeptAnswers:
         one = self._found.get(self._key(prompt_ids))
         if one is None:
             return None
-        return Record(tuple(prompt_ids), tuple(one["ids"]), one["text"], *(tuple(one[name]) for name in _ROWS))
+        logprobs, entropies, margins = (tuple(one[name]) for name in _ROWS)
+        return Record(tuple(prompt_ids), tuple(one["ids"]), one["text"], logprobs, entropies, margins)
 
     def add(self, records: Sequence[Record]) -> None:
         """Append them, on the disk when this returns."""

@@ -80,7 +80,7 @@ def same(claimed: Value, found: Value) -> bool:
 
 def differ(claimed: Value, found: Value) -> bool:
     """Whether two values of a kind cannot both fill one place: numbers that are not the same, dates that have no day in
-    common, names that share no word but particles."""
+    common, names that are not the same."""
     if claimed.kind != found.kind:
         return False
     one, other = claimed.means, found.means

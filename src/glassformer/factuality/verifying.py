@@ -141,7 +141,7 @@ class Verifier:
         for start, end in sentences_of(statement):
             own = [one.support for one in judgements if start <= one.claim.value.start < end]
             if own:
-                quotes = [_evidence(one) for one in own if one is not None]
+                quotes = [evidence_of(one) for one in own if one is not None]
                 shares.append(self._words.share(statement[start:end], _around(quotes)))
         return min(shares, default=1.0)
 
@@ -184,7 +184,7 @@ class Verifier:
         for start, end in sentences_of(statement):
             own = [one for one in judgements if start <= one.claim.value.start < end]
             if own:
-                values = _with_topics(own, [_verdict(one) for one in own])
+                values = _with_topics(own, [verdict_of(one) for one in own])
                 yield from values
                 yield self._sentence(statement, start, end, values)
 
@@ -217,13 +217,14 @@ def verify(
     return Verifier(documents, reader, count=count).verify(statement)
 
 
-def _verdict(one: Judged) -> Checked:
+def verdict_of(one: Judged) -> Checked:
+    """What follows from what the documents say to a value."""
     value = one.claim.value
     kept = (value.text, value.start, value.end, value.kind)
     if one.support is not None and one.score >= SUPPORTED:
-        return Checked(*kept, "supported", (_evidence(one.support),), one.score)
+        return Checked(*kept, "supported", (evidence_of(one.support),), one.score)
     if one.rival is not None and one.rival.score >= CONTRADICTED:
-        return Checked(*kept, "contradicted", (_evidence(one.rival),), one.score, one.rival.text)
+        return Checked(*kept, "contradicted", (evidence_of(one.rival),), one.score, one.rival.text)
     return Checked(*kept, "not found", (), one.score)
 
 
@@ -247,7 +248,7 @@ def _with_topics(own: Sequence[Judged], values: Sequence[Checked]) -> list[Check
     for one in values:
         place = _beside(one.text, rival) if one.verdict != "supported" and one.score > score else None
         if place is not None:
-            one = replace(one, verdict="supported", evidence=(_evidence(place),), found=None)
+            one = replace(one, verdict="supported", evidence=(evidence_of(place),), found=None)
         found.append(one)
     return found
 
@@ -262,7 +263,7 @@ def _beside(name: str, rival: Occurrence) -> Occurrence | None:
     return replace(rival, start=match.start(), end=match.end(), text=match[0]) if match else None
 
 
-def _evidence(one: Occurrence) -> Evidence:
+def evidence_of(one: Occurrence) -> Evidence:
     """The sentence around an occurrence, by its place in the document."""
     document, offset = one.passage.document, one.passage.start
     begin, stop = offset + one.start, offset + one.end

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 from glassformer.factuality.claims import Claim, claims_of
 from glassformer.factuality.documents import Passage
 from glassformer.factuality.grounding import COUNT, READER, Evidence, Grounded, ground_all, opened
-from glassformer.factuality.judging import Judged, Occurrence, Words, candidates, judged
-from glassformer.factuality.passages import sentences_around
+from glassformer.factuality.judging import Judged, Words, candidates, judged
 from glassformer.factuality.prompts import STOP, ids_of
 from glassformer.factuality.questions import Question, is_refusal
 from glassformer.factuality.reading import Reading, read
 from glassformer.factuality.records import Record, record
 from glassformer.factuality.retrieval import Index
 from glassformer.factuality.values import differ, find_values, same
-from glassformer.factuality.verifying import CONTRADICTED, SUPPORTED, Checked
+from glassformer.factuality.verifying import Checked, verdict_of
 from glassformer.tasks.squad import normalized
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class Checker:
         if re.search(r"\w", claim.rest):
             views.append((f"{question} {sentence}", replace(claim, rest=f"{claim.rest} {question}")))
         judgements = [self._judged(statement, view, passages) for statement, view in views]
-        return max(map(_verdict, judgements), key=lambda one: one.score)
+        return max(map(verdict_of, judgements), key=lambda one: one.score)
 
     def _judged(self, statement: str, claim: Claim, passages: Sequence[Passage]) -> Judged:
         places = [[(value.start, value.end) for value in candidates(claim, passage)] for passage in passages]
@@ -258,23 +257,6 @@ def _is_word(claim: Claim, texts: str) -> bool:
     """Whether what may be a name is written small in the passages: it only begins a sentence."""
     value = claim.value
     return value.doubtful and bool(re.search(rf"\b{re.escape(value.text.lower())}\b", texts))
-
-
-def _verdict(one: Judged) -> Checked:
-    value = one.claim.value
-    kept = (value.text, value.start, value.end, value.kind)
-    if one.support is not None and one.score >= SUPPORTED:
-        return Checked(*kept, "supported", (_evidence(one.support),), one.score)
-    if one.rival is not None and one.rival.score >= CONTRADICTED:
-        return Checked(*kept, "contradicted", (_evidence(one.rival),), one.score, one.rival.text)
-    return Checked(*kept, "not found", (), one.score)
-
-
-def _evidence(one: Occurrence) -> Evidence:
-    document, offset = one.passage.document, one.passage.start
-    begin, stop = offset + one.start, offset + one.end
-    start, end = sentences_around(document.text, begin, stop, (one.passage.start, one.passage.end))
-    return Evidence(document.text[start:end], document, start, end, one.score, (begin, stop))
 
 
 def _listed(texts: Sequence[str]) -> str:

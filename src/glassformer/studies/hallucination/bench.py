@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from glassformer.checkpoints.files import sha256
 from glassformer.errors import InputError
 from glassformer.factuality.calibration import Asking
 from glassformer.factuality.labelling import Answered, answer_all, asking_of
@@ -52,7 +53,15 @@ class Bench:
 
     def given(self) -> dict[str, Any]:
         """What results depend on, beside the setting: kept ones of something else are not used."""
-        return {"model": self.name, "weights": self.weights, "relations": list(self.relations), "seed": self.seed}
+        weights = None if self.athletes is None else self.athletes / "model.safetensors"
+        athletes = sha256(weights) if weights is not None and weights.is_file() else ""
+        return {
+            "athletes": athletes,
+            "model": self.name,
+            "weights": self.weights,
+            "relations": list(self.relations),
+            "seed": self.seed,
+        }
 
     def file(self, name: str) -> Path:
         """A data file by its name below the data's folder. `InputError` where it is missing, with where it is from."""

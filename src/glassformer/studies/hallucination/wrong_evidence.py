@@ -13,6 +13,7 @@ from typing import Literal
 from glassformer.errors import InputError
 from glassformer.factuality.questions import Question, is_refusal, is_right
 from glassformer.factuality.values import Value, differ, find_values, same
+from glassformer.tasks.squad import normalized
 
 Kind = Literal["true", "absent", "altered", "both"]
 Outcome = Literal["right", "misled", "another", "abstains"]
@@ -32,7 +33,8 @@ _LEAD = re.compile(r"^(?:(?:in|on|at|by|about|around|from|of|the|an?)\s+)+", re.
 class Case:
     """A question whose answer is the value `right`, and what it may be shown: its own passage (`true`), one of the
     article without that value (`absent`), and the own one with `wrong` in place of it (`altered`), another value of
-    the kind from elsewhere in the article. `first`: whether the altered one stands before the true one."""
+    the kind from elsewhere in the article: it says none of the question's answers then. `first`: whether the altered
+    one stands before the true one."""
 
     question: Question
     right: Value
@@ -83,6 +85,8 @@ def _case(question: Question, values: dict[str, list[Value]], order: random.Rand
     chosen = order.choice(wrong)
     altered = replaced(true, values[true], right, chosen.text)
     if _has(find_values(altered), right) or not _has(find_values(altered), chosen):
+        return None
+    if any(f" {normalized(answer)} " in f" {normalized(altered)} " for answer in question.answers):
         return None
     return Case(question, right, chosen, true, order.choice(absent), altered, order.random() < 0.5)
 
