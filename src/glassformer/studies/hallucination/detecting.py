@@ -19,7 +19,7 @@ from glassformer.studies.study import Claim, Part, Picture, Result, Setting, Tab
 from glassformer.tasks.intervals import Interval
 
 READ, AGAIN, SAMPLED = (60, 300, 1000), (60, 150, 600), (40, 60, 300)
-"""How many answers are read for attention and probes, asked about once more, and sampled; at each scale."""
+"""How many answers are read for attention and to choose a layer, asked about once more, and sampled; by scale."""
 
 SAMPLES = 5
 GAIN = 0.05
@@ -44,7 +44,7 @@ def part(bench: Bench) -> Part:
             "it matches. AUROC: the chance that a wrong answer has the higher score than a right one; PRR: how much "
             "of what a perfect order would gain by rejecting answers a score gains (0: none). A quarter of the "
             "questions, by entity, chooses: the best score of each kind, and the probe's layer. All figures are of "
-            "the others. Attention and hidden states are read on a subset, one more call and "
+            "the others. The probe's layer is chosen on a subset, on which attention is read too; one more call and "
             f"{SAMPLES} samples at temperature 1 on smaller ones, each within the larger. What is learnt (probe, "
             "combinations) scores an answer only after fitting to other entities. Intervals and paired differences: "
             f"{RESAMPLES} bootstrap draws of entities."
@@ -53,6 +53,7 @@ def part(bench: Bench) -> Part:
         draw=_draw,
         tables=_tables,
         claims=_claims,
+        version=2,
     )
 
 
@@ -86,16 +87,11 @@ def _measured(bench: Bench, answers: Answers, longest: int, setting: Setting) ->
     say(f"   asked once more about {len(again)} answers")
     embedder = None if setting.scale == "toy" else signals.embedder()
     drawn = signals.sampled(answers, few, model, embedder, setting.pick(2, SAMPLES, SAMPLES), longest, seed, say)
-    own = [_of(column, read) for column in told]
     learnt += [
         signals.together(answers, COMBINED, "", told, seed),
-        signals.together(answers, WITH_PROBE, "", [*own, *looked, learnt[0]], seed),
+        signals.together(answers, WITH_PROBE, "", [*told, learnt[0]], seed),
     ]
     return [*told, *looked, *asked, *drawn, *learnt], layer
-
-
-def _of(column: Column, rows: tuple[int, ...]) -> Column:
-    return Column(column.name, column.cost, column.paper, rows, tuple(column.at(rows).tolist()))
 
 
 def _row(column: Column, answers: Answers) -> dict[str, Any]:
@@ -145,9 +141,9 @@ def _differences(columns: Sequence[Column], answers: Answers) -> list[dict[str, 
         _Compared("length", told, named[LENGTH]),
         _Compared("attention", named[ATTENTION], told),
         _Compared("together", named[COMBINED], told),
-        _Compared("probe", named[PROBE], read),
+        _Compared("probe", named[PROBE], told),
         _Compared("question", named[PROBE], named[QUESTION]),
-        _Compared("with probe", named[WITH_PROBE], read),
+        _Compared("with probe", named[WITH_PROBE], told),
         _Compared("again", asked, read),
         _Compared("sampled", drawn, read),
     ]

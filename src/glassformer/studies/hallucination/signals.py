@@ -132,15 +132,16 @@ def together(answers: Answers, name: str, paper: str, columns: Sequence[Column],
 def probes(
     answers: Answers, rows: tuple[int, ...], model: Model, layers: Sequence[int], seed: int, say: Callable[[str], None]
 ) -> tuple[list[Column], int]:
-    """The truth probe's scores and those of the probe that reads the question alone, each answer's by a probe which
-    has not seen its entity; and the layer whose states both read, the one with the best AUROC on development."""
-    records = _read(answers, rows, model, layers, say)
-    chosen = _chosen(answers, rows, {layer: records[layer] for layer in layers}, seed)
-    layer, probe = chosen
-    question = _fitted(answers, rows, records[layer], "question", seed)
+    """The truth probe's scores of all answers and those of the probe that reads the question alone, each answer's by a
+    probe which has not seen its entity; and the layer whose states both read, the one with the best AUROC on the
+    development answers among `rows`."""
+    layer = _chosen(answers, rows, _read(answers, rows, model, layers, say), seed)
+    every = tuple(range(len(answers.all)))
+    records = _read(answers, every, model, [layer], say)[layer]
     found = []
-    for one, name in ((probe, "truth probe"), (question, "question only")):
-        found.append(Column(name, "learnt", one.score.paper, rows, one.held_out))
+    for part, name in (("answer", "truth probe"), ("question", "question only")):
+        one = _fitted(answers, every, records, part, seed)
+        found.append(Column(name, "learnt", one.score.paper, every, one.held_out))
     return found, layer
 
 
@@ -159,15 +160,12 @@ def _read(
     return found
 
 
-def _chosen(
-    answers: Answers, rows: tuple[int, ...], records: Mapping[int, list[Record]], seed: int
-) -> tuple[int, TruthProbe]:
-    """The layer whose held-out scores are the best on development, and its probe."""
+def _chosen(answers: Answers, rows: tuple[int, ...], records: Mapping[int, list[Record]], seed: int) -> int:
+    """The layer whose held-out scores are the best on development."""
     own = [place for place, row in enumerate(rows) if row in answers.development]
     wrong = answers.wrong([rows[place] for place in own])
     fitted = {layer: _fitted(answers, rows, given, "answer", seed) for layer, given in records.items()}
-    best = max(fitted, key=lambda layer: auroc([fitted[layer].held_out[place] for place in own], wrong))
-    return best, fitted[best]
+    return max(fitted, key=lambda layer: auroc([fitted[layer].held_out[place] for place in own], wrong))
 
 
 def _fitted(answers: Answers, rows: tuple[int, ...], records: list[Record], part: str, seed: int) -> TruthProbe:
