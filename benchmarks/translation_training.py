@@ -36,6 +36,7 @@ from glassformer.models.config import Config
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.tasks.objectives import seq2seq
 from glassformer.text.pairs import PairBatch
+from glassformer.training.parallel import alone
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
 from glassformer.training.recipes import Recipe, read_recipe
 from glassformer.training.trainer import Trainer, compiled
@@ -57,8 +58,7 @@ class Contender:
         self.network = EncoderDecoder(config).train()
         objective = functools.partial(seq2seq, label_smoothing=recipe.training.label_smoothing)
         self.trainer = Trainer(
-            self.network,
-            compiled(objective, self.compile),
+            alone(self.network, compiled(objective, self.compile)),
             batches,
             validation=None,
             run=types.SimpleNamespace(recipe=recipe),  # a step reads the recipe and touches no file

@@ -216,13 +216,19 @@ def _guarded(arguments: list[str]) -> int:
     except OSError as error:
         return _fail(_describe(error))
     except KeyboardInterrupt as error:
-        print(f"\n{_one_line(error)}".rstrip(), file=sys.stderr)
+        _say(f"\n{_one_line(error)}".rstrip())
         return INTERRUPTED
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    _say(f"error: {message}")
     return USER_ERROR
+
+
+def _say(message: str) -> None:
+    """To stderr; of several processes that train together the first one says it."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr)
 
 
 def _one_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from glassformer.errors import InputError, did_you_mean
 
-_OPTIONS = ("--data-root", "--run", "--name", "--resume", "--log", "--help")
+_OPTIONS = ("--data-root", "--run", "--name", "--resume", "--if-exists", "--log", "--help")
 
 
 def train(
@@ -28,6 +28,10 @@ def train(
     run: Annotated[Path | None, Parameter(help="The run's folder. Without it, runs/ and the recipe's name.")] = None,
     name: Annotated[str | None, Parameter(help="The same, by name: the folder is runs/NAME.")] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with this run instead of beginning one.")] = None,
+    if_exists: Annotated[
+        Literal["refuse", "resume"],
+        Parameter(help="What to do where the run is there already: with resume, a restarted job goes on by itself."),
+    ] = "refuse",
     log: Annotated[
         Literal["tensorboard", "wandb"] | None, Parameter(help="Send the metrics there too (extra 'logging').")
     ] = None,
@@ -36,6 +40,9 @@ def train(
 
     The run's folder holds all about it: recipe, command, versions, metrics.jsonl, tokenizer, checkpoints, and in the
     end the model. Ctrl-C saves, and says how to go on. An existing run is never overwritten.
+
+    Several processes train together where torchrun starts them, on GPUs or on the CPU:
+    torchrun --nproc-per-node 2 -m glassformer train RECIPE --parallel.data 2
     """
     recipes, overrides = split_overrides(recipe)
     if run is not None and name is not None:
@@ -52,7 +59,8 @@ def train(
         glassformer.resume(resume, data_root=data_root, log=log, **overrides)
     else:
         folder = Path("runs") / name if name is not None else run
-        glassformer.train(recipes[0], run=folder, data_root=data_root, log=log, **overrides)
+        again = if_exists == "resume"
+        glassformer.train(recipes[0], run=folder, data_root=data_root, resume=again, log=log, **overrides)
 
 
 def split_overrides(tokens: Sequence[str], options: Sequence[str] = _OPTIONS) -> tuple[list[str], dict[str, Any]]:

@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
-import shlex
 import statistics
-import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy
-import safetensors
-import tokenizers
 import torch
 from torch import nn
 
 from glassformer.checkpoints.adapters import trained_names
-from glassformer.checkpoints.native import package_version, save
+from glassformer.checkpoints.native import save
 from glassformer.checkpoints.tensors import fill_network
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.low_rank import has_low_rank, merge_low_rank
 from glassformer.layers.sites import share
 from glassformer.tasks.model import Model
 from glassformer.training.averaging import mean_tensors
-from glassformer.training.display import Display, size
+from glassformer.training.display import Display, Silent, size
 from glassformer.training.jobs import Prepared, job_of
 from glassformer.training.jobs.job import Given
 from glassformer.training.logs import check_log, open_log
 from glassformer.training.machine import share_of_limit, training_flops
+from glassformer.training.origins import origin
+from glassformer.training.parallel import Learner, applied, check_layout, dealt, refitted
 from glassformer.training.plan import plan
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
-from glassformer.training.recipes import Recipe, read_recipe, recipe_mapping
+from glassformer.training.ranks import Ranks, processes
+from glassformer.training.recipes import SECTIONS, Recipe, read_recipe, recipe_mapping
 from glassformer.training.runs import Run, refuse_existing
 from glassformer.training.starting import Built, Start, build, check_family, open_start
 from glassformer.training.trainer import Interrupted, Trainer, compiled
 from glassformer.training.validation import Validation
 
-CHANGEABLE = ("training.steps", "training.minutes", "training.patience", "training.keep", "evaluation.average")
+LAYOUT = tuple(f"parallel.{item.name}" for item in dataclasses.fields(SECTIONS["parallel"]))
+CHANGEABLE = (
+    *("training.steps", "training.minutes", "training.patience", "training.keep", "evaluation.average"),
+    *LAYOUT,
+)
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,29 @@ def train(
     Overrides are a recipe's keys: `train("recipes/dates.toml", **{"training.steps": 100})`. With `resume`, a run that
     exists is gone on with; without, it is an `InputError`. `log` is "tensorboard" or "wandb".
 
+    Where this process is one of several (`torchrun`), it trains together with them as [parallel] says; all of them see
+    the run's folder, and all return the model.
+
     Raises `InputError` for everything a user can put right, `Interrupted` (a `KeyboardInterrupt`) after Ctrl-C.
     """
     check_log(log)
-    read = read_recipe(recipe, overrides)
-    folder = Path(run) if run is not None else Path("runs") / read.name
-    display = display or Display()
-    if resume and folder.exists():
-        return _go_on(folder, data_root, log, display, overrides)
-    refuse_existing(folder)
-    means = _means(read)
-    start = open_start(read.finetune)
-    check_family(read, start, job_of(read.task).families)  # before the data, whose errors would not say it
-    prepared = job_of(read.task).prepare(Given(read, data_root, start))
-    about = {**_about(data_root), "means": dataclasses.asdict(means), "data": prepared.fingerprint}
-    if start is not None:
-        about |= {"base": start.base, "base_weights": start.weights}
-    _check(read, prepared, start)
-    made = Run.create(folder, read, prepared.tokenizer, about)
-    with made.alone():
-        return _train(made, prepared, start, means, log, display)
+    with processes() as ranks:
+        display = _shown(display, ranks)
+        read = ranks.together(lambda: read_recipe(recipe, overrides))
+        folder = Path(run) if run is not None else Path("runs") / read.name
+        if resume and ranks.first(folder.exists):
+            fits = read.parallel.processes == ranks.size  # else the number of processes has changed meanwhile
+            kept = {key: value for key, value in overrides.items() if fits or key not in LAYOUT}
+            return _go_on(folder, data_root, log, display, kept, ranks)
+        means, start, prepared = ranks.together(lambda: _prepared(read, folder, data_root, ranks))
+        ranks.agree("The data", prepared.fingerprint)
+        about = {**origin(data_root), "means": dataclasses.asdict(means), "data": prepared.fingerprint}
+        if start is not None:
+            about |= {"base": start.base, "base_weights": start.weights}
+        ranks.first(lambda: _done(Run.create(folder, read, prepared.tokenizer, about)))
+        made = Run(folder, read)
+        with _held(made, ranks):
+            return _train(made, prepared, start, means, log, display, ranks)
 
 
 def resume(
@@ -107,32 +110,76 @@ def resume(
     Raises `InputError` where there is no run, its data changed, or its newest checkpoint is damaged.
     """
     check_log(log)
-    return _go_on(Path(run), data_root, log, display or Display(), overrides)
+    with processes() as ranks:
+        return _go_on(Path(run), data_root, log, _shown(display, ranks), overrides, ranks)
 
 
 def _go_on(
-    folder: Path, data_root: str | Path | None, log: str | None, display: Display, overrides: Mapping[str, Any]
+    folder: Path,
+    data_root: str | Path | None,
+    log: str | None,
+    display: Display,
+    overrides: Mapping[str, Any],
+    ranks: Ranks,
 ) -> Model:
-    run = Run.open(folder)
-    with run.alone():
-        _change(run, overrides)
-        about = run.about
-        means = Means(**about["means"])
+    run = ranks.together(lambda: Run.open(folder))
+    with _held(run, ranks):
+        wanted = ranks.together(lambda: _changed(run, overrides, ranks.size))
+        ranks.first(lambda: _change(run, wanted))
+        run.recipe = wanted
+        means = Means(**run.about["means"])
         _warn_of_changes(means, display)
-        root = data_root if data_root is not None else about.get("data_root")
-        start = open_start(run.recipe.finetune)
-        if start is not None and start.weights != about.get("base_weights"):
-            raise InputError(
-                f"{folder} was begun from '{run.recipe.finetune.model}', whose weights are others now. "
-                "Give it the same model back, or begin a new run."
-            )
-        prepared = job_of(run.recipe.task).prepare(Given(run.recipe, root, start, run.tokenizer()))
-        if prepared.fingerprint != about["data"]:
-            raise InputError(
-                f"{folder} was begun with other data: what is read now differs. "
-                "Give the same files (--data-root), or begin a new run."
-            )
-        return _train(run, prepared, start, means, log, display)
+        start, prepared = ranks.together(lambda: _prepared_again(run, data_root))
+        return _train(run, prepared, start, means, log, display, ranks)
+
+
+def _prepared(
+    recipe: Recipe, folder: Path, data_root: str | Path | None, ranks: Ranks
+) -> tuple[Means, Start | None, Prepared]:
+    """All that can be wrong with a new training is wrong here, before there is a run of it."""
+    refuse_existing(folder)
+    check_layout(recipe, ranks.size)
+    means = _means(recipe)
+    start = open_start(recipe.finetune)
+    check_family(recipe, start, job_of(recipe.task).families)  # before the data, whose errors would not say it
+    prepared = job_of(recipe.task).prepare(Given(recipe, data_root, start))
+    _check(recipe, prepared, start)
+    return means, start, prepared
+
+
+def _prepared_again(run: Run, data_root: str | Path | None) -> tuple[Start | None, Prepared]:
+    """What the run began with, or an `InputError`."""
+    about = run.about
+    root = data_root if data_root is not None else about.get("data_root")
+    start = open_start(run.recipe.finetune)
+    if start is not None and start.weights != about.get("base_weights"):
+        raise InputError(
+            f"{run.folder} was begun from '{run.recipe.finetune.model}', whose weights are others now. "
+            "Give it the same model back, or begin a new run."
+        )
+    prepared = job_of(run.recipe.task).prepare(Given(run.recipe, root, start, run.tokenizer()))
+    if prepared.fingerprint != about["data"]:
+        raise InputError(
+            f"{run.folder} was begun with other data: what is read now differs. "
+            "Give the same files (--data-root), or begin a new run."
+        )
+    return start, prepared
+
+
+@contextmanager
+def _held(run: Run, ranks: Ranks) -> Iterator[None]:
+    """`Run.alone` for all processes: the first one holds the run."""
+    with ExitStack() as stack:
+        ranks.first(lambda: stack.enter_context(run.alone()))
+        yield
+
+
+def _shown(display: Display | None, ranks: Ranks) -> Display:
+    return (display or Display()) if ranks.leads else Silent()
+
+
+def _done(_: object) -> None:
+    """Nothing, where a result is of no use to the other processes."""
 
 
 def _check(recipe: Recipe, prepared: Prepared, start: Start | None) -> None:
@@ -147,8 +194,12 @@ def _build(recipe: Recipe, prepared: Prepared, start: Start | None) -> Built:
     return build(recipe, prepared.tokenizer, start, families, prepared.head, prepared.derived)
 
 
-def _change(run: Run, overrides: Mapping[str, Any]) -> None:
+def _changed(run: Run, overrides: Mapping[str, Any], size: int) -> Recipe:
+    """The run's recipe with overrides, its layout for so many processes unless they say one."""
     wanted = read_recipe(run.recipe, overrides)
+    if not any(key in LAYOUT for key in overrides):
+        wanted = dataclasses.replace(wanted, parallel=refitted(wanted.parallel, size))
+    check_layout(wanted, size)
     before, after = recipe_mapping(run.recipe), recipe_mapping(wanted)
     for key in overrides:
         section, _, name = key.partition(".")
@@ -158,42 +209,52 @@ def _change(run: Run, overrides: Mapping[str, Any]) -> None:
                 f"'{key}' cannot change when a run is resumed, only {', '.join(CHANGEABLE)} can."
                 f"{did_you_mean(key, CHANGEABLE)} Begin a new run for anything else."
             )
+    return wanted
+
+
+def _change(run: Run, wanted: Recipe) -> None:
     if wanted != run.recipe:
         run.rewrite_recipe(wanted)
 
 
-def _train(run: Run, prepared: Prepared, start: Start | None, means: Means, log: str | None, display: Display) -> Model:
+def _train(
+    run: Run, prepared: Prepared, start: Start | None, means: Means, log: str | None, display: Display, ranks: Ranks
+) -> Model:
     recipe, job = run.recipe, job_of(run.recipe.task)
     keep_large_buffers()
     torch.manual_seed(recipe.training.seed)
     built = _build(recipe, prepared, start)
-    network = built.network.to(means.device)
+    network = built.network
     model = Model(network, prepared.tokenizer, prepared.pipeline, job.name, prepared.eos_ids)
     objective = job.objective(recipe, network)
+    fast = compiled(objective, means.compile and recipe.parallel.shard == 1)
+    learner = applied(network, fast, recipe.parallel, ranks, torch.device(means.device))
     validation = Validation(
         network, lambda: as_it_is(model), objective, job, prepared, recipe, precision=means.precision
     )
-    logs = (open_log(log, run.folder),) if log else ()
+    logs = (open_log(log, run.folder),) if log and ranks.leads else ()
     trainer = Trainer(
-        network,
-        compiled(objective, means.compile),
-        prepared.train,
-        validation,
+        learner,
+        dealt(prepared.train, recipe.parallel, ranks),
+        validation if ranks.size == 1 else _divided(validation, learner, ranks),
         run,
         lambda folder: _write_model(folder, model, built, _extra(run, trainer)),
         display=display,
         factors=built.factors,
         precision=means.precision,
         logs=logs,
+        ranks=ranks,
     )
     resumed = trainer.restore()
     display.say(f"{'Going on with' if resumed else 'Training'} {run.folder}")
     display.table(plan(recipe, network, prepared, trainer.progress.step, means.device, means.precision))
     if not trainer.finished:
-        run.reopen_model()
+        ranks.first(run.reopen_model)
     try:
         trainer.fit()
-        return _finish(trainer, model, built, run, display)
+        finished: list[Model] = []
+        ranks.first(lambda: finished.append(_finish(trainer, validation, model, built, run, display)))
+        return ranks.together(lambda: finished[0] if finished else Model.load(run.folder))
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
             raise
@@ -202,6 +263,18 @@ def _train(run: Run, prepared: Prepared, start: Start | None, means: Means, log:
     finally:
         for each in logs:
             each.close()
+
+
+def _divided(validation: Validation, learner: Learner, ranks: Ranks) -> Validation:
+    """The validation that several processes do together, each its rows, on what they train."""
+    held = dealt(validation.prepared.valid, validation.recipe.parallel, ranks)
+    return dataclasses.replace(
+        validation,
+        network=learner.network,
+        objective=learner.objective,
+        prepared=dataclasses.replace(validation.prepared, valid=held),
+        ranks=ranks,
+    )
 
 
 def as_it_is(model: Model) -> Model:
@@ -214,7 +287,7 @@ def as_it_is(model: Model) -> Model:
     return dataclasses.replace(model, network=network)
 
 
-def _finish(trainer: Trainer, model: Model, built: Built, run: Run, display: Display) -> Model:
+def _finish(trainer: Trainer, validation: Validation, model: Model, built: Built, run: Run, display: Display) -> Model:
     """Average, or take the best checkpoint; measure it; make the run folder its checkpoint."""
     count = run.recipe.evaluation.average
     found = run.checkpoints()
@@ -225,12 +298,12 @@ def _finish(trainer: Trainer, model: Model, built: Built, run: Run, display: Dis
         steps = [best if best in found else max(found)]
     tensors = mean_tensors([found[step] for step in steps])
     fill_network(model.network, tensors, str(run.folder), only=trained_names(model.network))
-    measured = _measured_before(run, steps) or trainer.validation.measure()
+    measured = _measured_before(run, steps) or validation.measure()
     line = {"step": trainer.progress.step, "final": True, "checkpoints": steps, **measured}
     run.append_metrics({**line, "seconds": round(trainer.progress.seconds, 3)})
     model.network.eval()
     finished = as_it_is(model)
-    trainer.validation.job.settle(finished, trainer.validation.prepared, run.recipe)
+    validation.job.settle(finished, validation.prepared, run.recipe)
     model.network.config = finished.network.config  # type: ignore[assignment]
     try:
         _write_model(run.folder, model, built, {**_extra(run, trainer), "checkpoints": steps, **measured})
@@ -242,7 +315,7 @@ def _finish(trainer: Trainer, model: Model, built: Built, run: Run, display: Dis
     what = f"the mean of {len(steps)} checkpoints" if len(steps) > 1 else f"the checkpoint of step {steps[0]}"
     shown = " · ".join(f"{name} {value:.4g}" for name, value in measured.items())
     display.say(f"Finished: {run.folder} is {what}, {shown}")
-    display.table(used(run, model.network, trainer.validation.prepared, trainer.precision))
+    display.table(used(run, model.network, validation.prepared, trainer.precision))
     return finished
 
 
@@ -254,7 +327,7 @@ def used(run: Run, network: nn.Module, prepared: Prepared, precision: str) -> li
     trained = sum(p.numel() for p in parameters if p.requires_grad) / sum(p.numel() for p in parameters)
     rate = statistics.median(rates) if rates else 0.0
     flops = training_flops(config, _context(run.recipe, prepared), trained)
-    share = share_of_limit(flops, rate, precision, torch.get_num_threads())
+    share = share_of_limit(flops, rate / run.recipe.parallel.processes, precision, torch.get_num_threads())
     limit = f"{100 * share:.0f} % of this machine's {precision} limit" if share else _UNMEASURED
     return [
         ("memory", f"{size(peak_memory())} at most" if peak_memory() else "unknown"),
@@ -319,39 +392,3 @@ def _warn_of_changes(means: Means, display: Display) -> None:
                 f"Note: the run began with {name} {getattr(means, name)}, now it is {now}: "
                 "the result may differ in the last bits from that of a run that never stopped."
             )
-
-
-def _about(data_root: str | Path | None) -> dict[str, Any]:
-    root = data_root or os.environ.get("GLASSFORMER_DATA")
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data_root": os.path.abspath(root) if root else None,
-        "git_commit": _git_commit(),
-        "versions": {
-            "glassformer": package_version(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-            "tokenizers": tokenizers.__version__,
-            "safetensors": safetensors.__version__,
-        },
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the source tree this runs from, with "+changes" where it is not clean; None outside a tree."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    if not commit or git("ls-files", "--error-unmatch", __file__) is None:
-        return None
-    return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -6,6 +6,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from glassformer.layers.dropout import dropout_generator
 from glassformer.tasks.objectives import Loss
 from glassformer.training.precision import autocast
+from glassformer.training.ranks import ALONE, Ranks
 
 Objective = Callable[[Any, Any], Loss]
 
@@ -31,24 +33,29 @@ def accumulate(
     *,
     seed: int,
     step: int,
-    rank: int = 0,
     precision: str = "fp32",
+    ranks: Ranks = ALONE,
+    joined: Callable[[bool], AbstractContextManager[object]] = lambda last: nullcontext(),
+    shares: int = 1,
 ) -> dict[str, float]:
     """Leave the gradients of Σ totals / Σ counts in the parameters' `.grad`, and return the sums.
 
     The result has `loss` (summed), `count`, and every part of the objective's `Loss`, summed. The gradients do not
-    depend on how the rows were cut into `batches`.
+    depend on how the rows were cut into `batches`, nor on how these lie on `ranks`: the sums go over all of them, and
+    the backward passes, run in `joined`, leave the mean gradient of `shares` processes (see `parallel.Learner`).
     """
     device = next(network.parameters()).device
     sums: dict[str, float] = {"loss": 0.0, "count": 0.0}
     for micro_batch, batch in enumerate(batches):
-        generator = torch.Generator(device).manual_seed(dropout_seed(seed, step, micro_batch, rank))
-        with dropout_generator(generator), autocast(device, precision):
-            loss = objective(network, batch)
-        loss.total.backward()
+        generator = torch.Generator(device).manual_seed(dropout_seed(seed, step, micro_batch, ranks.rank))
+        with joined(micro_batch + 1 == len(batches)):
+            with dropout_generator(generator), autocast(device, precision):
+                loss = objective(network, batch)
+            loss.total.backward()
         add_sums(sums, loss)
+    sums = ranks.total(sums)
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    torch._foreach_div_(gradients, max(sums["count"], 1.0))
+    torch._foreach_div_(gradients, max(sums["count"], 1.0) / shares)
     return sums
 
 
@@ -63,7 +70,8 @@ def add_sums(sums: dict[str, float], loss: Loss) -> None:
 def clip_gradients(network: nn.Module, limit: float) -> float:
     """The gradients' norm over all parameters; where `limit` > 0 is exceeded they are scaled down to it."""
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
+    total = torch.nn.utils.get_total_norm(gradients)
+    norm = float(getattr(total, "full_tensor", lambda: total)())  # of all shares, where they are sharded
     if limit > 0 and math.isfinite(norm) and norm > limit:
         torch._foreach_mul_(gradients, limit / norm)
     return norm

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from glassformer.errors import InputError
 from glassformer.training.muon import Muon
+from glassformer.training.parallel import share_of
 from glassformer.training.precision import pick_precision
 from glassformer.training.recipes import Training
 
@@ -114,4 +115,4 @@ def fill_optimizer(
             raise InputError(f"{where}: '{key}' belongs to no parameter of the network.")
         if parameters[name] not in trained:
             raise InputError(f"{where}: '{key}' belongs to a frozen parameter: it was trained when this was saved.")
-        optimizer.state[parameters[name]][field] = tensor.to(parameters[name].device)
+        optimizer.state[parameters[name]][field] = share_of(tensor.to(parameters[name].device), parameters[name])

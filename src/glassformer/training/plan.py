@@ -45,6 +45,8 @@ def plan(
         ),
         ("time", "said after the first 20 steps"),
     ]
+    if recipe.parallel.processes > 1:
+        rows.insert(4, ("processes", f"{recipe.parallel.processes}: {recipe.parallel}"))
     if recipe.finetune.model:
         what = "shape and tokenizer of " if recipe.finetune.fresh else ""
         rows.insert(0, ("start", f"{what}{recipe.finetune.model}"))

@@ -19,6 +19,7 @@ from glassformer.settings import from_mapping, to_mapping
 from glassformer.training.finetuning import Finetune
 from glassformer.training.sections import Data as Data
 from glassformer.training.sections import Evaluation as Evaluation
+from glassformer.training.sections import Parallel as Parallel
 from glassformer.training.sections import Task, check_kind, check_metric
 from glassformer.training.sections import Text as Text
 from glassformer.training.sections import Training as Training
@@ -48,6 +49,7 @@ class Recipe:
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     finetune: Finetune = Finetune()
+    parallel: Parallel = Parallel()
 
     def __post_init__(self) -> None:
         check_metric(self.task, self.evaluation.metric)
@@ -92,6 +94,7 @@ SECTIONS: dict[str, type] = {
     "training": Training,
     "evaluation": Evaluation,
     "finetune": Finetune,
+    "parallel": Parallel,
 }
 
 

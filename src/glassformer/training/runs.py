@@ -133,6 +133,10 @@ class Run:
         paths = (self.folder / "checkpoints").glob("step-*")
         return dict(sorted((int(path.name[5:]), path) for path in paths if path.name[5:].isdigit()))
 
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.folder / "checkpoints" / f"step-{step}"
+
     def regular_checkpoints(self) -> dict[int, Path]:
         """Those at multiples of `checkpoint_every`, and the newest: the ones that averaging takes.
 
@@ -147,7 +151,7 @@ class Run:
 
         `InputError` where the disk does not take it; the checkpoints that were there stay.
         """
-        final = self.folder / "checkpoints" / f"step-{step}"
+        final = self.checkpoint(step)
         temporary = final.with_name(f".step-{step}.partial")
         try:
             shutil.rmtree(temporary, ignore_errors=True)

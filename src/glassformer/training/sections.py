@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -204,6 +206,37 @@ class Evaluation:
         for name in ("beam", "batch_tokens", "average"):
             _at_least(1, name, getattr(self, name))
         _at_least(0, "examples", self.examples)
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """[parallel]: how the work of a training falls into processes. The product of the five is their number, which is
+    said to whatever starts them: `torchrun --nproc-per-node 2 -m glassformer train RECIPE --parallel.data 2`.
+
+    `data` processes each take a share of every batch's rows and have the whole network; `shard` do the same and keep a
+    share of every parameter, gradient and moment, which they gather block by block as they need them (FSDP2: Zhao et
+    al. 2023, Rajbhandari et al. 2020). Both at once are `data` groups of `shard` processes. `tensor`, `pipeline` and
+    `context` are not there yet. The batches are those of one process, and so is the loss, but for rounding and for
+    dropout, which draws for every process anew. A run may be resumed on another number of processes.
+    """
+
+    data: int = 1
+    shard: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    context: int = 1
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            _at_least(1, item.name, getattr(self, item.name))
+
+    @property
+    def processes(self) -> int:
+        """The product of the five."""
+        return math.prod(dataclasses.astuple(self))
+
+    def __str__(self) -> str:
+        return " × ".join(f"{name} {size}" for name, size in dataclasses.asdict(self).items() if size > 1)
 
 
 METRICS: dict[str, tuple[str, ...]] = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glassformer.checkpoints.adapters import trained_names
 from glassformer.checkpoints.files import checksum, read_json, sha256, verify_checksum, write_json
@@ -16,7 +17,7 @@ from glassformer.checkpoints.native import read_weights
 from glassformer.checkpoints.tensors import fill_network, read_tensors, write_tensors
 from glassformer.errors import InputError
 from glassformer.settings import from_mapping
-from glassformer.training.optimizers import fill_optimizer, optimizer_tensors
+from glassformer.training.optimizers import fill_optimizer
 
 STATE, OPTIMIZER, FORMAT = "state.json", "optimizer.safetensors", 1
 
@@ -45,11 +46,11 @@ class _State:
     checksum: str = ""
 
 
-def write_snapshot(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write `training/` into a checkpoint's folder: optimizer, progress, torch's own random state."""
+def write_snapshot(folder: Path, moments: Mapping[str, Tensor], progress: Progress) -> None:
+    """Write `training/` into a checkpoint's folder: `optimizer_tensors`, progress, torch's own random state."""
     folder = folder / "training"
     folder.mkdir(exist_ok=True)
-    digest = write_tensors(folder / OPTIMIZER, optimizer_tensors(optimizer, network))
+    digest = write_tensors(folder / OPTIMIZER, moments)
     content = {
         "format": FORMAT,
         "progress": dataclasses.asdict(progress),
@@ -59,8 +60,12 @@ def write_snapshot(folder: Path, network: nn.Module, optimizer: torch.optim.Opti
     write_json(folder / STATE, {**content, "checksum": checksum(content)})
 
 
-def read_snapshot(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def read_snapshot(
+    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, trained: nn.Module | None = None
+) -> Progress:
     """Bring network, optimizer and torch's random state back to a checkpoint, and say where the training was.
+
+    `trained` is the network whose parameters the optimizer has, where that is a sharded one beside `network`.
 
     `InputError` where anything is missing, cut short or changed; removing that checkpoint falls back on the one before.
     """
@@ -70,7 +75,7 @@ def read_snapshot(folder: Path, network: nn.Module, optimizer: torch.optim.Optim
         if not moments.is_file() or sha256(moments) != state.optimizer:
             raise InputError(f"{moments} is missing, cut short or changed: its SHA-256 is not the one in {STATE}.")
         fill_network(network, read_weights(folder), str(folder), only=trained_names(network))
-        fill_optimizer(optimizer, network, read_tensors(moments), str(moments))
+        fill_optimizer(optimizer, trained or network, read_tensors(moments), str(moments))
     except InputError as error:
         raise InputError(f"{error} Remove {folder} to resume from the checkpoint before it.") from None
     torch.set_rng_state(torch.tensor(state.random, dtype=torch.uint8))

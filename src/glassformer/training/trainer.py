@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
 
 from glassformer.errors import InputError
 from glassformer.tasks.objectives import Loss
@@ -21,12 +20,17 @@ from glassformer.text.batches import Batches, Cursor
 from glassformer.training.display import Display, duration
 from glassformer.training.gradients import Objective, accumulate, clip_gradients
 from glassformer.training.logs import Log
-from glassformer.training.optimizers import build_optimizer, set_learning_rate
+from glassformer.training.optimizers import build_optimizer, optimizer_tensors, set_learning_rate
+from glassformer.training.parallel import Learner
 from glassformer.training.precision import return_free_memory
+from glassformer.training.ranks import ALONE, Ranks
 from glassformer.training.runs import Run
 from glassformer.training.schedules import batches_at, learning_rate
 from glassformer.training.snapshots import Progress, read_snapshot, write_snapshot
 from glassformer.training.validation import Validation, means
+
+ECHO = 2.0
+"""Seconds within which a second signal is torchrun's, which passes on the Ctrl-C that the terminal has sent already."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -34,17 +38,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Trainer:
-    """Trains `network` on `objective` over `batches`, writing into `run`.
+    """Trains a network on an objective (`learner`) over `batches`, writing into `run`.
 
     Every step is a function of (weights, optimizer, step number) and the recipe alone: batches come from
     (seed, epoch), dropout from (seed, step, micro-batch, rank). After a step, in this order: the metrics line, the
-    evaluation, the checkpoint. `write_model` writes the checkpoint's model into a folder.
+    evaluation, the checkpoint. `write_model` writes the checkpoint's model into a folder. Of several `ranks` all go
+    the same way, and the first one writes.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        objective: Objective,
+        learner: Learner,
         batches: Batches[Any],
         validation: Validation,
         run: Run,
@@ -54,27 +58,32 @@ class Trainer:
         factors: Mapping[str, float] | None = None,
         precision: str = "fp32",
         logs: tuple[Log, ...] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.network, self.objective, self.batches, self.validation = network, objective, batches, validation
+        self.learner, self.network, self.batches, self.validation = learner, learner.network, batches, validation
         self.run, self.display, self.precision, self.logs = run, display, precision, logs
-        self.settings = run.recipe.training
+        self.settings, self.ranks = run.recipe.training, ranks
         self.progress = Progress(cursor={"epoch": 0, "index": 0})
-        self.optimizer = build_optimizer(network, self.settings, factors)
-        self.device = next(network.parameters()).device
+        self.optimizer = build_optimizer(self.network, self.settings, factors)
+        self.device = next(self.network.parameters()).device
         self._write_model = write_model
         self._stop: str | None = None
+        self._asked = 0.0
         self._busy = self._busy_tokens = 0.0
         self._steps_here = 0
 
     def restore(self) -> bool:
         """Go back to the run's newest checkpoint; False where there is none and the training begins anew."""
-        self.run.clear_leftovers()
-        found = self.run.checkpoints()
-        if found:
-            self.progress = read_snapshot(found[max(found)], self.network, self.optimizer)
-            self._prune()
-        self.run.cut_metrics(self.progress.metrics_bytes)
-        return bool(found)
+        ranks, learner = self.ranks, self.learner
+        ranks.first(self.run.clear_leftovers)
+        newest = ranks.first(lambda: max(self.run.checkpoints(), default=0))
+        if newest:
+            folder = self.run.checkpoint(newest)
+            self.progress = ranks.together(lambda: read_snapshot(folder, learner.whole, self.optimizer, self.network))
+            learner.spread()
+            ranks.first(self._prune)
+        ranks.first(lambda: self.run.cut_metrics(self.progress.metrics_bytes))
+        return bool(newest)
 
     @property
     def finished(self) -> bool:
@@ -97,10 +106,9 @@ class Trainer:
                 self._step(cursor)
                 self.progress.cursor = cursor.state()
                 self._after_step(began)
-                if self._stop:
+                if self.ranks.any(self._stop is not None):
                     self._interrupt()
-        if not self.run.checkpoints() or max(self.run.checkpoints()) != self.progress.step:
-            self._checkpoint()
+        self._checkpoint()
         return self.progress
 
     def _step(self, cursor: Cursor[Any]) -> None:
@@ -117,29 +125,46 @@ class Trainer:
         )
         set_learning_rate(self.optimizer, rate)
         count = batches_at(step, settings.accumulate, settings.batch_ramp)
-        batches = [part.to(self.device) for _ in range(count) for part in next(cursor).parts()]
+        batches = [part.to(self.device) for _ in range(count) for part in self._parts(next(cursor))]
         self.optimizer.zero_grad(set_to_none=True)
         sums = accumulate(
-            self.network, self.objective, batches, seed=settings.seed, step=step, precision=self.precision
+            self.network,
+            self.learner.objective,
+            batches,
+            seed=settings.seed,
+            step=step,
+            precision=self.precision,
+            ranks=self.ranks,
+            joined=self.learner.joined,
+            shares=self.learner.shares,
         )
         if not sums["count"]:
-            raise InputError(self._nothing_to_learn(step))
+            raise self.ranks.error(self._nothing_to_learn(step))
         norm = clip_gradients(self.network, settings.clip)
         if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
-            raise InputError(self._not_finite(step, sums["loss"], norm))
+            raise self.ranks.error(self._not_finite(step, sums["loss"], norm))
         self.optimizer.step()
         self.progress.step = step
-        tokens = sum(batch.n_tokens for batch in batches)
+        tokens = int(self.ranks.total({"tokens": sum(batch.n_tokens for batch in batches)})["tokens"])
         self.progress.tokens += tokens
         self._busy += time.perf_counter() - began
         self._busy_tokens += tokens
         for name, value in {**sums, "norm": norm, "steps": 1.0}.items():
             self.progress.window[name] = self.progress.window.get(name, 0.0) + value
 
+    def _parts(self, batch: Any) -> Any:
+        """A batch in its parts; whole for several processes, which must run equally many."""
+        return batch.parts() if self.ranks.size == 1 else [batch]
+
+    def _spent(self, began: float) -> float:
+        """Add the time since `began`, the first process's for all, and begin anew."""
+        seconds = self.progress.seconds + time.perf_counter() - began
+        self.progress.seconds = self.ranks.same(seconds) if self.settings.minutes else seconds
+        return time.perf_counter()
+
     def _after_step(self, began: float) -> None:
         settings, step = self.settings, self.progress.step
-        self.progress.seconds += time.perf_counter() - began
-        began = time.perf_counter()
+        began = self._spent(began)
         self._show()
         last = self.finished  # by steps or time; patience may run out in the evaluation
         if step % settings.log_every == 0 or last:
@@ -147,13 +172,12 @@ class Trainer:
         best = False
         if step % settings.evaluate_every == 0 or last:
             best = self._evaluate()
-        self.progress.seconds += time.perf_counter() - began
+        began = self._spent(began)
         if self.finished and self.progress.window:
             self._log_window()
-        began = time.perf_counter()
         if best or step % settings.save_every == 0 or self.finished:
             self._checkpoint()
-        self.progress.seconds += time.perf_counter() - began
+        self._spent(began)
 
     def _log_window(self) -> None:
         sums, steps = self.progress.window, self.progress.window["steps"]
@@ -178,6 +202,7 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Measure, write the line, show samples; whether this is the best so far."""
         step, began = self.progress.step, time.perf_counter()
+        self.learner.collect()
         measured = self.validation.measure()
         value = measured[self.validation.metric]
         best = self.validation.better(value, self.progress.best_value)
@@ -189,28 +214,37 @@ class Trainer:
         self._write({"step": step, **measured, "best_step": self.progress.best_step, "seconds": round(seconds, 3)})
         shown = " · ".join(f"{name} {value:.4g}" for name, value in measured.items())
         self.display.say(f"step {step}: {shown}{' (best so far)' if best else ''}")
-        for source, reference, translation in self.validation.samples(self.settings.samples):
-            self.display.say(f"  {source}\n    → {translation}\n    = {reference}")
+        self.ranks.first(self._show_samples)
         return best
 
+    def _show_samples(self) -> None:
+        for source, reference, translation in self.validation.samples(self.settings.samples):
+            self.display.say(f"  {source}\n    → {translation}\n    = {reference}")
+
     def _checkpoint(self) -> None:
-        """Publish `checkpoints/step-N` and remove what need not stay."""
-        self.progress.metrics_bytes = self.run.metrics_bytes()
+        """Publish `checkpoints/step-N`, where it is not there, and remove what need not stay."""
+        if self.ranks.first(lambda: self.progress.step in self.run.checkpoints()):
+            return
+        self.learner.collect()
+        moments = self.learner.gathered(optimizer_tensors(self.optimizer, self.network))
 
         def write(folder: Path) -> None:
             self._write_model(folder)
-            write_snapshot(folder, self.network, self.optimizer, self.progress)
+            write_snapshot(folder, moments, self.progress)
 
-        if self.progress.step not in self.run.checkpoints():
+        def publish() -> None:
+            self.progress.metrics_bytes = self.run.metrics_bytes()
             self.run.publish(self.progress.step, write)
             self._prune()
+
+        self.ranks.first(publish)
 
     def _prune(self) -> None:
         keep = max(self.settings.keep, self.run.recipe.evaluation.average)
         self.run.prune(keep, self.progress.best_step)
 
     def _write(self, line: dict[str, Any]) -> None:
-        self.run.append_metrics(line)
+        self.ranks.first(lambda: self.run.append_metrics(line))
         for log in self.logs:
             log.write(line)
 
@@ -248,7 +282,8 @@ class Trainer:
     def _interrupt(self) -> None:
         self._checkpoint()
         raise Interrupted(
-            f"Stopped by {self._stop} after step {self.progress.step}, saved. Go on with: {self.run.resume_command()}"
+            f"Stopped by {self._stop or 'a signal'} after step {self.progress.step}, saved. "
+            f"Go on with: {self.run.resume_command()}"
         )
 
     @contextmanager
@@ -259,8 +294,12 @@ class Trainer:
             return
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self._stop is not None:
+            twice = self._stop is not None
+            if twice and (self.ranks.size == 1 or time.monotonic() - self._asked > ECHO):
                 raise KeyboardInterrupt
+            if twice:
+                return
+            self._asked = time.monotonic()
             self._stop = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
             self.display.say("Stopping after this step; once more to stop at once.")
 

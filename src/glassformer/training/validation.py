@@ -18,6 +18,7 @@ from glassformer.training.gradients import Objective, add_sums
 from glassformer.training.jobs import Job, Prepared
 from glassformer.training.jobs.job import Sample
 from glassformer.training.precision import autocast
+from glassformer.training.ranks import ALONE, Ranks
 from glassformer.training.recipes import Recipe
 
 
@@ -33,15 +34,20 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train(before)
 
 
-def held_out_loss(network: nn.Module, objective: Objective, batches: Batches[Any], precision: str) -> dict[str, float]:
-    """`valid_loss`, and where the objective knows them `valid_perplexity` and `valid_accuracy`, over all batches."""
+def held_out_loss(
+    network: nn.Module, objective: Objective, batches: Batches[Any], precision: str, ranks: Ranks = ALONE
+) -> dict[str, float]:
+    """`valid_loss`, and where the objective knows them `valid_perplexity` and `valid_accuracy`, over all batches.
+
+    Several `ranks` each bring their rows of them.
+    """
     device = next(network.parameters()).device
     sums: dict[str, float] = {}
     with evaluating(network):
         for batch in batches.once():
             with autocast(device, precision):
                 add_sums(sums, objective(network, batch.to(device)))
-    return {f"valid_{name}": value for name, value in means(sums).items()}
+    return {f"valid_{name}": value for name, value in means(ranks.total(sums)).items()}
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
@@ -59,7 +65,8 @@ def means(sums: Mapping[str, float]) -> dict[str, float]:
 class Validation:
     """Judges one network on the held-out data. `measure` is called between steps and draws nothing at random.
 
-    `model` gives the network as it is now, with what running it needs.
+    `model` gives the network as it is now, with what running it needs. With several `ranks` each measures the loss of
+    its rows, and the first one what the task wants of the model; `samples` is for that one alone.
     """
 
     network: nn.Module
@@ -69,6 +76,7 @@ class Validation:
     prepared: Prepared
     recipe: Recipe
     precision: str = "fp32"
+    ranks: Ranks = ALONE
 
     @property
     def metric(self) -> str:
@@ -83,12 +91,15 @@ class Validation:
 
     def measure(self) -> dict[str, float]:
         """The loss, and with a metric that does not come with it, those of the task."""
-        result = held_out_loss(self.network, self.objective, self.prepared.valid, self.precision)
+        result = held_out_loss(self.network, self.objective, self.prepared.valid, self.precision, self.ranks)
         if self.metric not in result:
-            with self._judging():
-                scores = self.job.score(self.model(), self.prepared, self.recipe)
+            scores = self.ranks.first(self._scores)
             result |= {f"valid_{name}": value for name, value in scores.items()}
         return result
+
+    def _scores(self) -> dict[str, float]:
+        with self._judging():
+            return self.job.score(self.model(), self.prepared, self.recipe)
 
     def samples(self, count: int) -> list[Sample]:
         """What the model makes of a few texts spread over the held-out data."""

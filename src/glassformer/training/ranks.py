@@ -1,0 +1,177 @@
+"""The processes of one training: which of them leads, what they tell each other, and how they end together.
+
+They are started by torchrun, Slurm or whatever else sets RANK and WORLD_SIZE. What they tell each other beside tensors
+is JSON. Numbers and words go by gloo on the CPU; gradients go where they lie, by gloo or nccl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from glassformer.errors import InputError
+
+LIMIT = timedelta(minutes=30)
+"""How long a process waits for the others. The first one may measure, decode samples and write meanwhile."""
+
+T = TypeVar("T")
+
+
+class Followed(InputError):
+    """An error that the first process reports: the others end with this one, and say nothing."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `size`. For one alone (`ALONE`) each method is what it means there, and nothing is sent.
+
+    All processes must call the same methods in the same order.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first process: the one that writes and prints."""
+        return self.rank == 0
+
+    def total(self, sums: dict[str, float]) -> dict[str, float]:
+        """Sums of which every process has a part, added up in fp64. The names must be the same everywhere."""
+        if self.size == 1:
+            return sums
+        values = torch.tensor(list(sums.values()), dtype=torch.float64)
+        dist.all_reduce(values)
+        return dict(zip(sums, values.tolist(), strict=True))
+
+    def same(self, value: float) -> float:
+        """The first process's value."""
+        return self.total({"value": value if self.leads else 0.0})["value"]
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds for any process."""
+        return self.total({"flag": float(flag)})["flag"] > 0
+
+    def first(self, work: Callable[[], T]) -> T:
+        """What `work` gives to the first process, which alone does it. Must be a plain JSON value.
+
+        Its `InputError` ends all of them.
+        """
+        if self.size == 1:
+            return work()
+        found, failed = _tried(work) if self.leads else (None, None)
+        result, message = self._told([found, failed])[0]
+        if message is not None:
+            raise self.error(message)
+        return result
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` gives here, when all have done it. An `InputError` of any process ends all of them."""
+        if self.size == 1:
+            return work()
+        found, failed = _tried(work)
+        for rank, message in enumerate(self._told(failed)):
+            if message is not None:
+                raise self.error(f"process {rank} of {self.size}: {message}" if rank else message)
+        return found  # type: ignore[return-value]
+
+    def agree(self, what: str, value: str) -> None:
+        """`InputError` that names the first process whose value is not that of process 0."""
+        values = self._told(value) if self.size > 1 else [value]
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                raise self.error(f"{what} of process {rank} of {self.size} differs from that of process 0.")
+
+    def error(self, message: str) -> InputError:
+        """An error that all processes raise at this point: only the first one's is reported."""
+        return InputError(message) if self.leads else Followed(message)
+
+    def _told(self, value: Any) -> list[Any]:
+        """What every process says here, by rank."""
+        said = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(said)]))
+        sent = torch.zeros(int(max(lengths)), dtype=torch.uint8)
+        sent[: len(said)] = said
+        places = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(places, sent)
+        return [json.loads(bytes(place[: int(n)].tolist())) for place, n in zip(places, lengths, strict=True)]
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def processes() -> Iterator[Ranks]:
+    """The processes that were started with this one, joined as long as the context lasts; `ALONE` where there are none.
+
+    Raises `InputError` where they do not find each other, and where one of them ends or stays away for `LIMIT`.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    own = not dist.is_initialized()
+    ranks = _join() if own else Ranks(dist.get_rank(), dist.get_world_size())
+    try:
+        yield ranks
+    except Followed:
+        raise
+    except InputError as error:  # one that the others do not know of
+        if not ranks.leads:
+            print(f"error: process {ranks.rank} of {ranks.size}: {error}", file=sys.stderr, flush=True)
+        raise
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise ranks.error(
+            "Another process of this training ended or did not answer in time: what it said is above. "
+            "The newest checkpoint is whole; go on by --resume, or start with --if-exists resume."
+        ) from None
+    finally:
+        if own:
+            dist.destroy_process_group()
+
+
+def _join() -> Ranks:
+    """Find the other processes."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local < torch.cuda.device_count():
+        torch.cuda.set_device(local)
+    try:
+        dist.init_process_group(timeout=LIMIT)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        at = f"{os.environ.get('MASTER_ADDR', '?')}, port {os.environ.get('MASTER_PORT', '?')}"
+        if "EADDRINUSE" in reason or "address already in use" in reason.lower():
+            raise InputError(
+                f"The processes cannot meet at {at}: the port is in use. Set another MASTER_PORT."
+            ) from None
+        raise InputError(
+            f"Process {os.environ.get('RANK', '?')} of {os.environ['WORLD_SIZE']} does not find the others at {at} "
+            f"({reason[:200]}). Start them by torchrun, which sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."
+        ) from None
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def _tried(work: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What work gives, or what its `InputError` says."""
+    try:
+        return work(), None
+    except InputError as error:
+        return None, str(error)
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Whether an error of torch says that another process is gone, or late."""
+    text = str(error).lower()
+    signs = ("connection closed", "connection reset", "broken pipe", "timed out", "timeout", "socket")
+    return isinstance(error, dist.DistError) or any(sign in text for sign in signs)
