@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassformer.errors import InputError
-from glassformer.models.config import Config, Learned, Relative, Rotary
+from glassformer.models.config import Banded, Config, Learned, Relative, Rotary
 from glassformer.models.decoder import Decoder
 
 GPT2 = Config(
@@ -39,6 +39,9 @@ CHOICES = {
     "untied": replace(GPT2, tie_head=False, attention_dropout=0.2),
     "relative": replace(GPT2, positions=Relative(8, 6), norm="rms", bias=False, scale_scores=False),
     "bias for each word": replace(GPT2, head_bias=True),
+    "banded": replace(GPT2, attention=Banded(4)),
+    "banded in all, rotary": replace(GPT2, attention=Banded(4, every=1), positions=Rotary(100.0), n_kv_heads=2),
+    "banded, relative": replace(GPT2, attention=Banded(3, every=1), positions=Relative(8, 6)),
 }
 every_choice = pytest.mark.parametrize("config", CHOICES.values(), ids=CHOICES.keys())
 

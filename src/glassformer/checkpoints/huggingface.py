@@ -220,6 +220,12 @@ def _architecture_for(network: nn.Module) -> tuple[Map, dict[str, Any]]:
     family = family_of(network)
     if any(isinstance(module, Int8Linear) for module in network.modules()):
         raise InputError("an int8 model is for running only; load it in fp32 to save it.")
+    if isinstance(network.config, Config) and network.config.banded_layers:
+        raise InputError(
+            "stock GPT-2 cannot express locally banded attention, nor can any other architecture of Hugging Face that "
+            f"is known here: the network has {network.config.banded_layers} banded layers. Use --format native, or "
+            'train with model.attention = "dense".'
+        )
     reasons = []
     for architecture in MAPS.values():
         if architecture.family == family:

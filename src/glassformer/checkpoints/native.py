@@ -106,6 +106,8 @@ def save(
     kind = family_of(network)
     refuse_quantized(network)
     config = to_mapping(network.config)
+    if config.get("attention") == "dense":  # as it was written before there was another
+        del config["attention"]
     kept = network_tensors(network) if adapter is None else adapter_tensors(network)
     tensors = {**kept, **(blocks or {})}
     if dtype is not None:

@@ -157,7 +157,8 @@ def _memory(counted: Count, context: int) -> Iterable[str]:
     if counted.cache("fp32"):
         cache = [counted.cache(precision) for precision in PRECISIONS]
         yield f"{'keys and values, a token':<{WIDTH}}" + "".join(f"{size(n):>13}" for n in cache)
-        yield f"{f'keys and values, {context:,} tokens':<{WIDTH}}" + "".join(f"{size(n * context):>13}" for n in cache)
+        whole = [counted.cache_of(context, precision) for precision in PRECISIONS]
+        yield f"{f'keys and values, {context:,} tokens':<{WIDTH}}" + "".join(f"{size(n):>13}" for n in whole)
 
 
 def _work(counted: Count, context: int) -> Iterable[str]:

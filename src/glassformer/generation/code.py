@@ -25,7 +25,7 @@ from glassformer.layers.linear import FEW
 from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedLinear
 from glassformer.layers.rows import RowMemory, RowStep
 from glassformer.models import assembly
-from glassformer.models.config import Config, Rotary
+from glassformer.models.config import Config, Dense, Rotary
 from glassformer.settings import cache_folder, from_mapping, to_mapping
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -144,6 +144,7 @@ def _bare(config: Config) -> Config:
         activation_dropout=0.0,
         head=None,
         init_std=None,
+        attention=Dense(),  # a banded layer's step looks into its ring, as a dense one's into a cache
     )
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from glassformer.generation.code import SHORTEST, Code, Kind
 from glassformer.layers.linear import FEW
 from glassformer.layers.low_rank import has_low_rank
-from glassformer.layers.rows import RowState
+from glassformer.layers.ring import AnyState, BandedState
+from glassformer.layers.rows import RowMemory
 from glassformer.layers.sites import is_planned
 from glassformer.models.decoder import Decoder
 
@@ -59,7 +60,7 @@ class Accelerated:
     def train(self, mode: bool = True) -> Any:
         return self.network.train(mode)
 
-    def start(self, rows: int, capacity: int) -> RowState:
+    def start(self, rows: int, capacity: int) -> AnyState:
         return self.network.start(rows, capacity)
 
     def logits(self, value: Tensor) -> Tensor:
@@ -77,23 +78,26 @@ class Accelerated:
             code.wait()
 
     @torch.no_grad()
-    def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: RowState) -> Float[Tensor, "B V"]:
+    def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: AnyState) -> Float[Tensor, "B V"]:
         hidden = self.read(ids, lengths, state)
         last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         return self.network.head(last)
 
     @torch.no_grad()
-    def read(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: RowState) -> Float[Tensor, "B T D"]:
+    def read(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: AnyState) -> Float[Tensor, "B T D"]:
         kind = self._kind(ids)
+        if kind == "prompt" and isinstance(state, BandedState):  # a ring takes several ids in an order of its own
+            kind = None
         if kind is None or not all(code.ready() for code in self.codes[kind]):
             return self.network.read(ids, lengths, state)
-        positions = state.advance(ids.shape[1], lengths).positions
+        step = state.advance(ids.shape[1], lengths)
+        positions = step.positions
         stack = self.network.stack
         x = stack.embedding(ids, positions)
         places = [] if stack.cos is None or stack.sin is None else [stack.cos[positions], stack.sin[positions]]
-        layers = zip(self.codes[kind], self.weights, state.keys, state.values, strict=True)
-        for code, weights, keys, values in layers:
-            (x,) = code.run([x, positions, keys, values, *places, *weights])
+        for code, weights, memory in zip(self.codes[kind], self.weights, state.memories(step), strict=True):
+            assert isinstance(memory, RowMemory)
+            (x,) = code.run([x, memory.step.positions, memory.keys, memory.values, *places, *weights])
         return x if stack.final_norm is None else stack.final_norm(x)
 
     def _kind(self, ids: Int[Tensor, "B T"]) -> Kind | None:

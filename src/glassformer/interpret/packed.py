@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glassformer.layers.attention import attention
 from glassformer.layers.block import Stack
-from glassformer.layers.masks import seen_mask
+from glassformer.layers.masks import recent_mask, seen_mask
 from glassformer.layers.rows import Attending, KeysValues
 
 PIECE = 1024
@@ -103,7 +103,7 @@ def _together(row: Joining | None, more: Sequence[Joining]) -> Joining | None:
 
 def _block(stack: Stack, layer: int, row: Joining, kept: KeysValues) -> Float[Tensor, "N D"]:
     """The row behind a block."""
-    memory = _Memory(kept, row.runs, row.runs, None)
+    memory = _Memory(kept, row.runs, row.runs, None, stack.blocks[layer].self_attention.band)
     return _run(stack, layer, row.states, row.runs.positions, memory)
 
 
@@ -112,7 +112,8 @@ def _last_block(stack: Stack, row: Joining, kept: KeysValues) -> Float[Tensor, "
     runs, layer = row.runs, len(stack.blocks) - 1
     offered = stack.offers(row.states[None], layer, runs.positions[None])
     ends = Runs(runs.text, runs.last, runs.last)
-    return _run(stack, layer, row.states[runs.ends], runs.last, _Memory(kept, runs, ends, offered))
+    memory = _Memory(kept, runs, ends, offered, stack.blocks[layer].self_attention.band)
+    return _run(stack, layer, row.states[runs.ends], runs.last, memory)
 
 
 def _run(stack: Stack, layer: int, x: Tensor, positions: Tensor, memory: _Memory) -> Tensor:
@@ -125,10 +126,15 @@ class _Memory(Attending):
     """One block's attention of a row: each run sees what was kept of its text, and its own from its first position on.
 
     `asking` are the places that have queries. `offered` are the row's keys and values, unless they come with them.
+    `band` is how many keys the block's queries see, if not all.
     """
 
-    def __init__(self, kept: KeysValues, runs: Runs, asking: Runs, offered: KeysValues | None) -> None:
-        self.kept, self.runs, self.asking, self.offered = kept, runs, asking, offered
+    banded = True
+
+    def __init__(
+        self, kept: KeysValues, runs: Runs, asking: Runs, offered: KeysValues | None, band: int | None
+    ) -> None:
+        self.kept, self.runs, self.asking, self.offered, self.band = kept, runs, asking, offered, band
         self.length = kept[0].shape[2]
 
     def attends(self, query: Float[Tensor, "1 H N d"], bias: Tensor | None) -> bool:
@@ -169,7 +175,11 @@ class _Memory(Attending):
         counts = self.asking.counts[some, None]
         steps = torch.arange(int(counts.max()), device=counts.device)
         asked = self.asking.begins[some, None] + steps.minimum(counts - 1)
-        return asked, steps < counts, seen_mask(self.asking.first[some, None] + steps, self.length).transpose(0, 1)
+        positions = self.asking.first[some, None] + steps
+        seen = seen_mask(positions, self.length)
+        if self.band is not None:
+            seen = seen & recent_mask(positions, self.length, self.band)
+        return asked, steps < counts, seen.transpose(0, 1)
 
     def _seen(self, some: slice) -> Int[Tensor, "e T"]:
         """The key of each position of some runs: its place among those kept of all texts and, after them, the row's."""

@@ -7,9 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glassformer.layers.banded import banded_attention
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.linear import Linear, cast_once
-from glassformer.layers.masks import causal_mask
+from glassformer.layers.masks import band_mask, causal_mask, recent_mask
 from glassformer.layers.positions import Rotation, rotate
 from glassformer.layers.rows import Attending, KeysValues
 from glassformer.layers.sites import Edges, Taps
@@ -125,6 +126,9 @@ class Attention(nn.Module):
 
     `n_kv_heads` < H heads of keys and values are shared (Ainslie et al. 2023). Scores are divided by √d unless
     `scale_scores` is off. Fused unless a plan names the scores or the pattern, or dropout acts on the pattern.
+
+    With a `band`, a query sees the newest so many keys at most, its own the last of them (locally banded attention,
+    Brown et al. 2020, section 2.1); this is for sequences that look back at themselves.
     """
 
     def __init__(
@@ -136,8 +140,10 @@ class Attention(nn.Module):
         n_kv_heads: int | None = None,
         bias: bool = True,
         scale_scores: bool = True,
+        band: int | None = None,
     ) -> None:
         super().__init__()
+        self.band = band
         self.n_heads, self.d_head, self.n_kv_heads = n_heads, d_head, n_kv_heads or n_heads
         self.scale = None if scale_scores else 1.0
         self.to_query = Linear(d_model, n_heads * d_head, bias)
@@ -191,10 +197,15 @@ class Attention(nn.Module):
         """
         legible = self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p > 0)
         if isinstance(remember, Attending):
-            if not (legible or self.edges.active) and remember.attends(query, bias):
+            able = self.band is None or remember.banded
+            if able and not (legible or self.edges.active) and remember.attends(query, bias):
                 return self._output(remember.attend(query, keys_values, _scale(query, self.scale), bias))
             mask = remember.mask
         key, value = keys_values if remember is None else remember(keys_values)
+        if self.band is not None and not (isinstance(remember, Attending) and remember.banded):
+            if causal and not (legible or self.edges.active) and bias is None and key.shape[2] > self.band:
+                return self._output(banded_attention(query, key, value, self.band, mask, self.scale))
+            mask = self._within_band(mask, query, key, remember)
         rows, query = query.shape[0], gather_rows(query, key.shape[0])
         mask = self.edges(mask, query, key.shape[2])
         if legible:
@@ -203,6 +214,18 @@ class Attention(nn.Module):
         else:
             mixed = attention(query, key, value, mask, causal, self.scale, bias)
         return self._output(scatter_rows(mixed, rows))
+
+    def _within_band(self, mask: Tensor | None, query: Tensor, key: Tensor, remember: Remember | None) -> Tensor | None:
+        """The mask, and of it what the band leaves."""
+        assert self.band is not None and len(query) == len(key), "banded attention looks back at its own sequence"
+        if key.shape[2] <= self.band:
+            return mask
+        positions = remember.positions if isinstance(remember, Attending) else None
+        if positions is None:
+            near = band_mask(query.shape[2], key.shape[2], self.band, query.device)
+        else:
+            near = recent_mask(positions, key.shape[2], self.band)
+        return near if mask is None else mask & near
 
     def _output(self, mixed: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
         return self.taps.output(self._join(self.taps.mixed(mixed)))

@@ -15,6 +15,22 @@ def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> 
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
+def within_band(query: Int[Tensor, "*Q"], key: Int[Tensor, "*K"], width: int) -> Bool[Tensor, "..."]:
+    """The rule of locally banded attention: a query at position i sees keys at i - width + 1 … i, itself the newest."""
+    return (key <= query) & (key > query - width)
+
+
+def band_mask(queries: int, keys: int, width: int, device: torch.device | None = None) -> Bool[Tensor, "Q K"]:
+    """`within_band` where the queries are the last of the keys: what `causal_mask` allows, `width` keys of it."""
+    places = torch.arange(keys, device=device)
+    return within_band(places[keys - queries :, None], places, width)
+
+
+def recent_mask(positions: Int[Tensor, "B Q"], keys: int, width: int) -> Bool[Tensor, "B 1 Q K"]:
+    """`within_band` for queries at positions of their row and cached keys 0 … keys - 1."""
+    return within_band(positions[..., None], torch.arange(keys, device=positions.device), width)[:, None]
+
+
 def slots_mask(slots: Int[Tensor, "R W K"]) -> Bool[Tensor, "R 1 W K*W"]:
     """Where W rows share a context that holds W slots a position: row w may see slot `slots[r, w, k]` of position k."""
     own = torch.arange(slots.shape[1], device=slots.device)

@@ -25,6 +25,14 @@ STRIDE = 64
 class Attending:
     """A memory that may answer queries by itself, where keys and values lie as only it knows."""
 
+    banded: bool = False
+    """Whether it keeps to the band of its layer by itself; else the layer does."""
+
+    @property
+    def positions(self) -> Tensor | None:
+        """Where the queries stand [B, T] among what a call returns; None where they are the last of it."""
+        return None
+
     @property
     def mask(self) -> Tensor | None:
         """What each query may attend to of what a call returns; None where being causal says it all."""
@@ -70,6 +78,12 @@ class RowMemory(Attending):
     keys: Float[Tensor, "B G C d"]
     values: Float[Tensor, "B G C d"]
     step: RowStep
+    banded: bool = False
+
+    @property
+    def positions(self) -> Tensor | None:
+        """See `Attending.positions`."""
+        return None if self.step.fresh else self.step.positions
 
     def __call__(self, new: KeysValues) -> KeysValues:
         """Keep `new`; all that may be seen, where `mask` says what of it."""
@@ -146,6 +160,10 @@ class RowState:
         self.values[:, rows, :, :room] = other.values[:, :, :, :room]
         for place, length in zip(rows.tolist(), other.lengths, strict=True):
             self.lengths[place] = length
+
+    def can_rewind(self, row: int, length: int) -> bool:
+        """Always; a state with banded layers cannot go back to everywhere."""
+        return True
 
     def rewind(self, row: int, length: int) -> None:
         """Forget what row `row` holds beyond its first `length` positions."""

@@ -30,32 +30,33 @@ def stack(config: Config, n_layers: int, token: nn.Embedding, cross: bool = Fals
         relative = RelativeBias(config.n_heads, places.buckets, places.max_distance, both_ways=not causal)
     if isinstance(places, Rotary):
         rotation = rotary(config.max_length, config.head_width, places.base)
-    blocks = [block(config, cross) for _ in range(n_layers)]
+    blocks = [block(config, cross, config.band(layer)) for layer in range(n_layers)]
     final_norm = norm(config) if config.norm_first else None
     return Stack(embedding, blocks, config.max_length, final_norm, rotation, relative)
 
 
-def block(config: Config, cross: bool = False) -> Block:
-    """One block of the configured kind."""
+def block(config: Config, cross: bool = False, band: int | None = None) -> Block:
+    """One block of the configured kind, its self-attention with a band where one is given (see `Config.band`)."""
 
-    def attention(n_kv_heads: int) -> Attention:
+    def attention(band: int | None) -> Attention:
         return Attention(
             config.d_model,
             config.n_heads,
             config.head_width,
             config.attention_dropout,
-            n_kv_heads,
+            config.kv_heads,
             config.bias,
             config.scale_scores,
+            band,
         )
 
     return Block(
-        attention(config.kv_heads),
+        attention(band),
         FeedForward(
             config.d_model, config.d_ff, config.activation, config.activation_dropout, config.gated, config.bias
         ),
         [norm(config) for _ in range(3 if cross else 2)],
-        attention(config.kv_heads) if cross else None,
+        attention(None) if cross else None,
         config.norm_first,
         config.dropout,
     )

@@ -52,6 +52,30 @@ class Relative:
 
 
 @dataclass(frozen=True)
+class Dense:
+    """In every layer a query may attend to all keys that it may see."""
+
+
+@dataclass(frozen=True)
+class Banded:
+    """In each `every`-th layer (2: the second, fourth, …) a query sees the newest `width` keys only, its own included.
+
+    The "alternating dense and locally banded sparse attention patterns" of Brown et al. 2020, section 2.1, for layers
+    that look back. The paper gives no width: it says "similar to the Sparse Transformer", whose own (Child et al. 2019,
+    section 7) is 128 for texts of 12,288 bytes. 256 is our reading, an eighth of GPT-3's 2,048 positions; so is that
+    the first layer is dense.
+    """
+
+    width: int = 256
+    every: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("width", "every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"banded attention: '{name}' must be at least 1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
 class MaskedLM:
     """The word at each position: dense, activation, norm, then the (tied) embedding as output (BERT)."""
 
@@ -100,6 +124,7 @@ class Sentence:
 
 
 Positions = Sinusoidal | Learned | Rotary | Relative
+Pattern = Dense | Banded
 Head = MaskedLM | Classification | Tagging | Spans | Sentence
 
 
@@ -111,8 +136,8 @@ class Config:
     `n_kv_heads` `n_heads`: fewer share keys and values among n_heads / n_kv_heads heads each (Ainslie et al. 2023).
     `source_vocab_size` is None where source and target share one vocabulary and one embedding (section 3.4);
     `tie_head` shares the target embedding with the output projection. `max_length` is the most positions a sequence
-    may have. The three dropouts: on every sub-layer's output and on the embeddings (the paper's), on the attention
-    pattern, and inside the feed-forward.
+    may have. `attention` says what layers look at: all, or in some a band. The three dropouts: on every sub-layer's
+    output and on the embeddings (the paper's), on the attention pattern, and inside the feed-forward.
 
     What later families changed: `norm` "rms" (Zhang & Sennrich 2019); `gated` feed-forwards, activation(x V) · x W
     (Shazeer 2020); no `bias` in dense layers; `scale_embedding` off (embeddings are not multiplied by √D);
@@ -155,6 +180,7 @@ class Config:
     head_bias: bool = False
     head: Head | None = None
     init_std: float | None = None
+    attention: Pattern = Dense()
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_heads", "d_ff", "max_length"):
@@ -174,13 +200,28 @@ class Config:
             raise InputError(f"'n_kv_heads' ({self.n_kv_heads}) must divide 'n_heads' ({self.n_heads}).")
         if isinstance(self.positions, Rotary) and self.head_width % 2:
             raise InputError(f"rotary positions turn pairs: the width of a head must be even, got {self.head_width}.")
+        if isinstance(self.attention, Banded) and self.n_encoder_layers:
+            raise InputError("banded attention looks back only: it is for networks without encoder layers.")
+
+    def band(self, layer: int) -> int | None:
+        """How many keys a query of that layer sees, the newest; None where it sees all."""
+        pattern = self.attention
+        return pattern.width if isinstance(pattern, Banded) and (layer + 1) % pattern.every == 0 else None
+
+    @property
+    def banded_layers(self) -> int:
+        """How many layers have a band."""
+        return sum(self.band(layer) is not None for layer in range(self.n_decoder_layers))
 
     @property
     def shape(self) -> str:
         """The network in a few words."""
         layers = "+".join(str(count) for count in (self.n_encoder_layers, self.n_decoder_layers) if count)
         shared = "" if self.kv_heads == self.n_heads else f" ({self.kv_heads} of keys and values)"
-        return f"{layers} layers of {self.d_model}, {self.n_heads} heads of {self.head_width}{shared}"
+        bands = ""
+        if isinstance(self.attention, Banded):
+            bands = f", {self.banded_layers} of them with bands of {self.attention.width}"
+        return f"{layers} layers of {self.d_model}{bands}, {self.n_heads} heads of {self.head_width}{shared}"
 
     @property
     def head_width(self) -> int:

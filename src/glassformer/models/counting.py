@@ -10,6 +10,7 @@ from typing import Literal
 
 from glassformer.models.config import (
     AnyConfig,
+    Banded,
     Classification,
     Config,
     ConvolutionalConfig,
@@ -84,7 +85,7 @@ class Count:
     """The parts of a network, and sums of them.
 
     `attention` has, for each reader, the FLOPs of its attention to one position; `cached` is how many numbers decoding
-    keeps for a token of context.
+    keeps for a token of context. Of both, banded layers have the share `banded`, and for `band` positions at most.
     """
 
     config: AnyConfig
@@ -92,6 +93,8 @@ class Count:
     parts: tuple[Part, ...]
     attention: dict[Reader, int]
     cached: int = 0
+    banded: float = 0.0
+    band: int = 0
 
     @property
     def total(self) -> int:
@@ -123,13 +126,24 @@ class Count:
         """
         return self.cached * _NUMBER_BYTES[precision]
 
+    def cache_of(self, context: int, precision: str) -> int:
+        """Bytes of keys and values for a whole context: of banded layers, those that a band is wide."""
+        return self._attended(context, self.cache(precision))
+
+    def _attended(self, context: int, each: int) -> int:
+        """So much for each position of a context, banded layers' share for those in the band alone."""
+        banded = round(each * self.banded)
+        return context * (each - banded) + min(context, self.band) * banded
+
     def flops(self, context: int) -> dict[str, Flops]:
         """FLOPs of a token that attends to `context` positions (of the source too, in an encoder-decoder), by reader.
 
         What is computed once a text (a pooler, labels of a text) is left out.
         """
         return {
-            reader: Flops(2 * sum(part.weights for part in self.parts if part.reader == reader), context * each)
+            reader: Flops(
+                2 * sum(part.weights for part in self.parts if part.reader == reader), self._attended(context, each)
+            )
             for reader, each in self.attention.items()
         }
 
@@ -158,9 +172,11 @@ def count(config: AnyConfig) -> Count:
         n_layers = config.n_encoder_layers or config.n_decoder_layers
         token = Part("embedding.token", config.vocab_size * config.d_model)
         head = _word_head(config, "token") if kind == "decoder" else _encoder_head(config)
-        return Count(
-            config, kind, (token, *_stack(config, "", n_layers, "token"), *head), {"token": encoder + decoder}, cached
-        )
+        parts = (token, *_stack(config, "", n_layers, "token"), *head)
+        share, band = config.banded_layers / n_layers, 0
+        if isinstance(config.attention, Banded):
+            band = config.attention.width
+        return Count(config, kind, parts, {"token": encoder + decoder}, cached, share, band)
     parts = (
         *_tokens(config),
         *_stack(config, "encoder.", config.n_encoder_layers, "source token"),

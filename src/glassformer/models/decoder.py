@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from glassformer.errors import InputError
 from glassformer.layers.masks import document_mask
+from glassformer.layers.ring import AnyState, BandedState
 from glassformer.layers.rows import RowState
-from glassformer.layers.sites import Tap
+from glassformer.layers.sites import Tap, is_planned
 from glassformer.models.assembly import initialize, stack
-from glassformer.models.config import Config, Learned, Sinusoidal
+from glassformer.models.config import Banded, Config, Learned, Relative, Sinusoidal
 from glassformer.models.heads import Output, language_head
 
 
@@ -53,17 +54,31 @@ class Decoder(nn.Module):
         return self.stack(ids, document_mask(documents), causal=True, positions=positions)
 
     @torch.no_grad()
-    def start(self, rows: int, capacity: int) -> RowState:
-        """An empty decoding state of `rows` texts of up to `capacity` positions each."""
+    def start(self, rows: int, capacity: int) -> AnyState:
+        """An empty decoding state of `rows` texts of up to `capacity` positions each.
+
+        Banded layers keep as many positions as their band is wide; but all, where a plan may ask for patterns of whole
+        texts, or where distances are added to the scores.
+        """
         config = self.config
         if capacity > config.max_length:
             raise InputError(f"the model has {config.max_length} positions, {capacity} are needed: shorten the text.")
         like = self.stack.blocks[0].norm_1.weight  # not of a dense layer, whose numbers may be quantised
-        shape = (config.n_decoder_layers, rows, config.kv_heads, capacity, config.head_width)
-        return RowState(like.new_zeros(shape), like.new_zeros(shape))
+
+        def full(layers: int, slots: int) -> tuple[Tensor, Tensor]:
+            shape = (layers, rows, config.kv_heads, slots, config.head_width)
+            return like.new_zeros(shape), like.new_zeros(shape)
+
+        if not config.banded_layers or isinstance(config.positions, Relative) or is_planned(self):
+            return RowState(*full(config.n_decoder_layers, capacity))
+        assert isinstance(config.attention, Banded)
+        bands, width = config.banded_layers, config.attention.width
+        banded = [config.band(layer) is not None for layer in range(config.n_decoder_layers)]
+        dense = RowState(*full(config.n_decoder_layers - bands, capacity))
+        return BandedState(dense, *full(bands, min(width, capacity)), banded, width)
 
     @torch.no_grad()
-    def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None, state: RowState) -> Float[Tensor, "B V"]:
+    def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None, state: AnyState) -> Float[Tensor, "B V"]:
         """Logits after each row's last new id. Row b brings `lengths[b]` ≥ 1 new ids (None: all T of them)."""
         hidden = self.read(ids, lengths, state)
         last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
@@ -71,7 +86,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def read(
-        self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None, state: RowState
+        self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"] | None, state: AnyState
     ) -> Float[Tensor, "B T D"]:
         """Like `step`, but the states at all new positions: what the head would turn into their logits."""
         step = state.advance(ids.shape[1], lengths)

@@ -64,6 +64,8 @@ class Conversation:
         ids = list(request.ids)
         # at least one id has to be read anew, for the logits after it
         held = _common(self._read, ids[:-1]) if self._state is not None else 0
+        if held and not self._state.can_rewind(0, held):  # banded layers have forgotten what would be seen there
+            held = 0
         self._read = ids[:held]
         if held:
             self._state.rewind(0, held)
