@@ -6,7 +6,7 @@ kept is scaled by the exact inverse of the rounded probability. Side by side on 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,15 @@ def dropout_generator(generator: torch.Generator) -> Iterator[None]:
         yield
     finally:
         _generator = previous
+
+
+def repeatable() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts for something that is computed now and once more later: what the second draws is what the first does."""
+    if _generator is None:
+        return nullcontext(), nullcontext()
+    again = torch.Generator(_generator.device)
+    again.set_state(_generator.get_state())
+    return nullcontext(), dropout_generator(again)
 
 
 class Dropout(nn.Module):

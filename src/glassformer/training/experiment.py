@@ -33,6 +33,7 @@ from glassformer.training.plan import plan
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
 from glassformer.training.ranks import Ranks, processes
 from glassformer.training.recipes import SECTIONS, Recipe, read_recipe, recipe_mapping
+from glassformer.training.recomputing import recompute_blocks
 from glassformer.training.runs import Run, refuse_existing
 from glassformer.training.starting import Built, Start, build, check_family, open_start
 from glassformer.training.trainer import Interrupted, Trainer, compiled
@@ -226,6 +227,8 @@ def _train(
     built = _build(recipe, prepared, start)
     network = built.network
     model = Model(network, prepared.tokenizer, prepared.pipeline, job.name, prepared.eos_ids)
+    if recipe.training.recompute:
+        recompute_blocks(network)
     objective = job.objective(recipe, network)
     fast = compiled(objective, means.compile and recipe.parallel.shard == 1)
     learner = applied(network, fast, recipe.parallel, ranks, torch.device(means.device))

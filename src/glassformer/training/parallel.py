@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -117,21 +118,29 @@ def share_of(full: Tensor, part: Tensor) -> Tensor:
 def applied(
     network: nn.Module, objective: Objective, parallel: Parallel, ranks: Ranks, device: torch.device
 ) -> Learner:
-    """The network as this process and the others train it together. The network must be the same in all of them."""
+    """The network as this process and the others train it together. The network must be the same in all of them.
+
+    `InputError` where there are more processes on a machine than GPUs to train on.
+    """
     if ranks.size == 1:
         return alone(network.to(device), objective)
     from torch.distributed.device_mesh import init_device_mesh
 
-    if device.type == "cuda" and ranks.size > 1 and torch.cuda.device_count() <= _local_rank():
-        raise InputError(
-            f"there are {torch.cuda.device_count()} GPUs here for more processes: start as many processes as there "
-            "are GPUs, or set 'training.device' to \"cpu\"."
-        )
+    ranks.together(lambda: _check_device(device))
     sizes = {name: getattr(parallel, name) for name in ("pipeline", "data", "shard", "context", "tensor")}
     mesh = init_device_mesh(device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
     if parallel.shard == 1:
         return _replicated(network.to(device), objective, mesh)
-    return _sharded(network, objective, mesh, device)
+    return _sharded(network, objective, mesh)
+
+
+def _check_device(device: torch.device) -> None:
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and count <= int(os.environ.get("LOCAL_RANK", "0")):
+        raise InputError(
+            f"this machine has {count} GPUs for more processes: start as many as there are GPUs, or set "
+            "'training.device' to \"cpu\"."
+        )
 
 
 def _replicated(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
@@ -150,14 +159,14 @@ def _replicated(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
     return Learner(network, _objective(copies), network, mesh["data"].size(), joined)
 
 
-def _sharded(network: nn.Module, objective: Objective, mesh: Any, device: torch.device) -> Learner:
+def _sharded(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
     """Each block is gathered when it runs, and let go after; all else (embedding, norms, head) once a pass.
 
     Blocks with cross-attention count as such else: their keys and values of the source are made before they run.
     """
     from torch.distributed.fsdp import fully_shard
 
-    part = copy.deepcopy(network).to(device)
+    part = copy.deepcopy(network)  # goes to the device share by share, and is never whole there
     step = _Step(part, objective)
     where = mesh["data", "shard"] if mesh["data"].size() > 1 else mesh["shard"]
     for module in part.modules():
@@ -195,12 +204,6 @@ class _Step(nn.Module):
 def _objective(step: nn.Module) -> Objective:
     """A wrapped step in the place of an objective. The network is the one that it was made of."""
     return lambda network, batch: Loss(*step(batch))
-
-
-def _local_rank() -> int:
-    import os
-
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,9 @@ class Training:
     `patience` ends the training after that many evaluations without a better one, 0 never; `minutes` ends it after
     that time, 0 never. `keep` checkpoints stay (at least those that are averaged), and the best one. `samples` texts
     with what the model makes of them are shown at each evaluation. `precision`, `compile` and `device` "auto" follow
-    the rules in `training/precision.py`. A resumed run is equal to the bit on a CPU without `compile`: compiled kernels
-    may depend on the first batch that a process saw.
+    the rules in `training/precision.py`. `recompute` keeps the input of each block alone for the backward pass, which
+    runs the block again: less memory for a third more time. A resumed run is equal to the bit on a CPU without
+    `compile`: compiled kernels may depend on the first batch that a process saw.
     """
 
     steps: int = 8000
@@ -152,6 +153,7 @@ class Training:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto"] | bool = "auto"
     device: str = "auto"
+    recompute: bool = False
     seed: int = 42
     patience: int = 0
     minutes: float = 0.0
