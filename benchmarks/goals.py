@@ -39,6 +39,7 @@ HF_SAME, HF_BEST = Goal(3.0, 3.7), Goal(7.0, 10.0)
 STREAMS = Goal(1.5, 3.0)
 START_EMPTY, START_AFTER = Goal(5.0, 2.0, at_most=True), Goal(3.0, 1.0, at_most=True)
 PATCHING, ONE_SITE = Goal(8.0, 15.0), Goal(1.05, 1.02, at_most=True)
+BANDED, BANDED_MEMORY = Goal(4.0, 9.0), Goal(2.1, 2.1, at_most=True)
 EMBED_FP32, EMBED_BF16 = Goal(2.2, 3.0), Goal(1.2, 1.6)
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from glassformer.generation import code, compiled
-from glassformer.generation.code import Code
+from glassformer.generation.code import Code, Part
 from glassformer.generation.compiled import Accelerated, accelerated
 from glassformer.layers import kernels
 from glassformer.layers.quantized import quantized
 from glassformer.layers.sites import planned
-from glassformer.models.config import Config, Learned, Relative, Rotary
+from glassformer.models.config import Banded, Config, Learned, Relative, Rotary
 from glassformer.models.decoder import Decoder
 
 LLAMA = Config(
@@ -38,6 +38,7 @@ LLAMA = Config(
 GPT2 = replace(
     LLAMA, n_kv_heads=None, positions=Learned(), norm="layer", gated=False, activation="gelu_tanh", bias=True
 )
+BANDED = replace(GPT2, attention=Banded(24))
 ROUNDED = {"rtol": 0.0, "atol": 0.1}  # a hair's breadth decides how an input of a quantised layer is rounded
 
 
@@ -74,8 +75,33 @@ def test_blocks_that_are_alike_share_their_code() -> None:
     codes = {Code.of(LLAMA, block, "one") for block in network.stack.blocks}
     larger = replace(LLAMA, n_decoder_layers=9, vocab_size=7, max_length=10)
     assert {Code.of(larger, network.stack.blocks[0], "one")} == codes
+    assert {Code.of(replace(LLAMA, attention=Banded(8)), network.stack.blocks[0], "one")} == codes
     assert Code.of(LLAMA, network.stack.blocks[0], "many") not in codes
     assert Code.of(LLAMA, network_of(LLAMA, 8).stack.blocks[0], "one") not in codes
+
+
+def test_bands_run_the_code_of_dense_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of one id by what the code of a full cache is given: positions, keys and values; a prompt uncompiled."""
+    network, calls = network_of(BANDED), []
+
+    def run(code: Code, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        x, positions, keys, values, *weights = inputs
+        layer = len(calls) % 3
+        calls.append(keys.shape[2])
+        part = Part(network.stack.blocks[layer], False)
+        return [part(x, positions, keys, values, *weights)]
+
+    monkeypatch.setattr(Code, "ready", lambda code: True)
+    monkeypatch.setattr(Code, "run", run)
+    fast = Accelerated(network)
+    ids = contracts.random_ids(1, 90, BANDED.vocab_size)
+    whole, state = network(ids).logits, fast.start(1, 100)
+    torch.testing.assert_close(fast.step(ids[:, :20], None, state), whole[:, 19], rtol=1e-3, atol=1e-4)
+    assert not calls
+    for place in range(20, 90):
+        logits = fast.step(ids[:, place : place + 1], None, state)
+        torch.testing.assert_close(logits, whole[:, place], rtol=1e-3, atol=1e-4)
+    assert calls == [100, 24, 100] * 70
 
 
 def test_without_code_everything_runs_uncompiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,7 +119,7 @@ def test_without_code_everything_runs_uncompiled(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
-@pytest.mark.parametrize(("config", "bits"), [(LLAMA, 4), (GPT2, None)], ids=["int4", "fp32"])
+@pytest.mark.parametrize(("config", "bits"), [(LLAMA, 4), (GPT2, None), (BANDED, None)], ids=["int4", "fp32", "banded"])
 def test_compiled_equals_uncompiled(
     config: Config, bits: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -104,7 +130,8 @@ def test_compiled_equals_uncompiled(
     fast = Accelerated(network)
     fast.compile()
     tolerance = {"rtol": 1e-3, "atol": 1e-4} if bits is None else ROUNDED
-    monkeypatch.setattr(Decoder, "read", None)  # from here on, falling back is an error
+    if config is not BANDED:
+        monkeypatch.setattr(Decoder, "read", None)  # from here on, falling back is an error
     for rows, width, capacity in ((1, 100, 130), (1, 257, 300)):
         ids = contracts.random_ids(rows, width + 20, config.vocab_size, seed=width)
         whole = network(ids).logits

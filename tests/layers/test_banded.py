@@ -135,8 +135,8 @@ def test_no_tensor_grows_with_the_square_of_the_length(kind: str) -> None:
         query, key, value, gradient = (x.detach() for x in drawn(0, *[(1, heads, length, d_head)] * 4))
         mask = masks(kind, 1, length, length, 0)
         with Largest() as seen:
-            banded._banded._init_fn(query, key, value, width, mask, 0.5)
-            banded._banded_backward._init_fn(gradient, query, key, value, width, mask, 0.5)
+            banded._banded(query, key, value, width, mask, 0.5)
+            banded._banded_backward(gradient, query, key, value, width, mask, 0.5)
         assert seen.numbers == max(heads * length * d_head, heads * banded.BLOCK * (banded.BLOCK + width - 1))
 
 

@@ -38,7 +38,7 @@ def banded_attention(
         return flex(query, key, value, width, mask, scale)
     if key.shape[1] != query.shape[1]:
         key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], 1) for x in (key, value))
-    mixed: Tensor = _banded(query, key, value, width, mask, scale)
+    mixed: Tensor = torch.ops.glassformer.banded_attention(query, key, value, width, mask, scale)
     return mixed
 
 
@@ -92,7 +92,13 @@ def _empty(like: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H T d"]:
 
 
 # Operators of torch, and not a Function: compiled code and a run on fake tensors take them whole, whatever the length.
-@torch.library.custom_op("glassformer::banded_attention", mutates_args=())
+_ops = torch.library.Library("glassformer", "FRAGMENT")
+_INPUTS = "Tensor query, Tensor key, Tensor value, int width, Tensor? mask, float scale"
+_ops.define(f"banded_attention({_INPUTS}) -> Tensor")
+_ops.define(f"banded_attention_backward(Tensor gradient, {_INPUTS}) -> (Tensor, Tensor, Tensor)")
+
+
+@torch.library.impl(_ops, "banded_attention", "CompositeExplicitAutograd")
 def _banded(query: Tensor, key: Tensor, value: Tensor, width: int, mask: Tensor | None, scale: float) -> Tensor:
     mixed = _empty(query)
     with torch.autocast(query.device.type, enabled=False):
@@ -103,7 +109,7 @@ def _banded(query: Tensor, key: Tensor, value: Tensor, width: int, mask: Tensor 
     return mixed
 
 
-@torch.library.custom_op("glassformer::banded_attention_backward", mutates_args=())
+@torch.library.impl(_ops, "banded_attention_backward", "CompositeExplicitAutograd")
 def _banded_backward(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, width: int, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,12 +128,12 @@ def _banded_backward(
     return to_query, to_key, to_value
 
 
-@_banded.register_fake
+@torch.library.register_fake("glassformer::banded_attention", lib=_ops)
 def _(query: Tensor, key: Tensor, value: Tensor, width: int, mask: Tensor | None, scale: float) -> Tensor:
     return _empty(query)
 
 
-@_banded_backward.register_fake
+@torch.library.register_fake("glassformer::banded_attention_backward", lib=_ops)
 def _(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, width: int, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,11 +147,11 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     query, key, value, mask = ctx.saved_tensors
-    to_query, to_key, to_value = _banded_backward(gradient, query, key, value, ctx.width, mask, ctx.scale)
-    return to_query, to_key, to_value, None, None, None
+    backward = torch.ops.glassformer.banded_attention_backward
+    return *backward(gradient, query, key, value, ctx.width, mask, ctx.scale), None, None, None
 
 
-_banded.register_autograd(_gradients, setup_context=_remember)
+torch.library.register_autograd("glassformer::banded_attention", _gradients, setup_context=_remember, lib=_ops)
 
 
 def _products(number: int, query: Any, keys: int, width: int) -> int:
