@@ -271,8 +271,10 @@ def test_torchrun_says_one_sentence_about_a_wrong_layout(tmp_path: Path) -> None
 @pytest.mark.multiprocess
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a worker by its environment in /proc")
 def test_torchrun_restarts_a_killed_worker_and_the_run_goes_on(tmp_path: Path) -> None:
-    recipe = written(tmp_path, "tiny", **{"training.steps": 400})
-    process = torchrun(tmp_path, 2, recipe, "--parallel.data", "2", "--if-exists", "resume", restarts=1)
+    recipe = written(tmp_path, "tiny", **{"training.steps": 200})
+    process = torchrun(
+        tmp_path, 2, recipe, "--parallel.data", "2", "--name", "tiny", "--if-exists", "resume", restarts=1
+    )
     log = tmp_path / "runs" / "tiny" / "metrics.jsonl"
     deadline = time.monotonic() + 200
     while not (log.exists() and len(log.read_text().splitlines()) > 30):
@@ -282,7 +284,7 @@ def test_torchrun_restarts_a_killed_worker_and_the_run_goes_on(tmp_path: Path) -
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "Going on with runs/tiny" in said
-    whole = {**LONG, "training.steps": 400}
+    whole = {**LONG, "training.steps": 200}
     run_jobs(tmp_path, [{"task": "characters", "run": "one", "processes": 1, "overrides": whole}])
     assert_like(tmp_path / "one", tmp_path / "runs" / "tiny")
 
