@@ -16,6 +16,7 @@ ORDER = [
     {"generation"},
     {"tasks"},
     {"training"},
+    {"planning"},
     {"interpret"},
     {"factuality"},
     {"studies"},

@@ -152,6 +152,12 @@ _VERBS: dict[str, tuple[str, str]] = {
         "  glassformer params gpt3-175b\n  glassformer params runs/NAME --json\n"
         "  glassformer params smollm2-135m --context 2048\n  glassformer params",
     ),
+    "plan": (
+        "Lay a training over many devices: layout, memory, communication, time and cost, before any is rented.",
+        "  glassformer plan gpt3-175b --gpus 1024 --memory 80GB --batch-tokens 3.2M\n"
+        "  glassformer plan gpt3-13b-corrected --gpus 64 --machine a100 --batch-tokens 2M --parallel.tensor 8\n"
+        "  glassformer plan gpt3-small --gpus 2 --machine cpu --precision fp32 --batch-tokens 16384 --json",
+    ),
     "machine": (
         "Measure what this machine can do at most: trainings say how much of it they used.",
         "  glassformer machine\n  glassformer machine --threads 1 --json",

@@ -1,0 +1,1 @@
+"""What a training on many devices would need, computed before it is begun: layouts, memory, communication, time."""
