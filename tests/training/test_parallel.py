@@ -263,7 +263,7 @@ def test_torchrun_says_one_sentence_about_a_wrong_layout(tmp_path: Path) -> None
     assert process.returncode != 0
     errors = [line for line in said.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and "ask for 3 (data 3), there are 2" in errors[0]
-    assert "Traceback (most recent call last):\n  File" not in said.split("torch.distributed.elastic")[0]
+    assert "glassformer/training" not in said  # the only traceback is torchrun's own, about its workers' exit status
     assert not (tmp_path / "runs").exists()
 
 
