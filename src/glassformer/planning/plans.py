@@ -208,7 +208,7 @@ def _too_little(work: Work, wish: Wish, machine: Machine, found: list[Candidate]
     return (
         f"{machine.usable / 1e9:.1f} GB a device ({machine.memory / 1e9:g} less {machine.reserve / 1e9:g} for driver "
         f"and libraries) are too little on {wish.gpus}: the least is {least.memory.total / 1e9:.1f} GB "
-        f"({least.layout}, {least.schedule.rows} rows a micro-batch{again}); {advice}, "
+        f"({least.layout}, micro-batches of {least.schedule.rows}{again}); {advice}, "
         f"or devices of {(least.memory.total + machine.reserve) / 1e9:.0f} GB."
     )
 
