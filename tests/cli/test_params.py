@@ -32,7 +32,7 @@ def test_the_largest_is_counted_without_torch() -> None:
     assert found["cache_bytes_per_token"]["bf16"] == 2 * 96 * 12_288 * 2
     weights = 2 * (96 * 12 * 12_288**2 + 50_257 * 12_288)
     assert found["flops"]["token"]["weights"] == weights
-    assert found["flops"]["token"]["training"] == 3 * (weights + 96 * 4 * 2_048 * 12_288)
+    assert found["flops"]["token"]["training"] == 3 * (weights + 48 * 4 * (2_048 + 256) * 12_288)
 
 
 def test_the_table_adds_up() -> None:
