@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from glassformer.errors import InputError
 
@@ -147,7 +148,7 @@ def _join() -> Ranks:
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     try:
-        dist.init_process_group(timeout=LIMIT)
+        _meet()
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         at = f"{os.environ.get('MASTER_ADDR', '?')}, port {os.environ.get('MASTER_PORT', '?')}"
@@ -160,6 +161,19 @@ def _join() -> Ranks:
             f"({reason[:200]}). Start them by torchrun, which sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."
         ) from None
     return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def _meet() -> None:
+    """Join the group that the environment names.
+
+    torchrun restarts processes with the same store, in which those that are gone still have their addresses: of several
+    nodes it says nothing that all of them would agree on, but on one the number of restarts keeps these apart.
+    """
+    store, rank, size = next(iter(rendezvous("env://", timeout=LIMIT)))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"restart {count}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(store=store, rank=rank, world_size=size, timeout=LIMIT)
 
 
 def _tried(work: Callable[[], T]) -> tuple[T | None, str | None]:
