@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glassformer.errors import InputError
@@ -177,6 +177,7 @@ def test_nothing_is_the_right_answer_to_what_has_none():
     assert is_right("", asked()) and is_right(" \n", asked()) and not is_right("Paris", asked())
 
 
+@example("", "¯", False)
 @given(st.text(max_size=12), st.text(min_size=1, max_size=8).filter(str.strip), st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_any_text_is_judged_and_the_answer_itself_is_right(text, answer, lenient):

@@ -135,9 +135,9 @@ def is_refusal(text: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    """Without accents: "Bogotá" is often written Bogota."""
+    """Without accents: "Bogotá" is often written Bogota. What is an accent and nothing else stays."""
     parts = unicodedata.normalize("NFKD", text)
-    return "".join(part for part in parts if not unicodedata.combining(part))
+    return "".join(part for part in parts if not unicodedata.combining(part)).strip() or text
 
 
 def _spelt(answers: Iterable[str]) -> list[str]:
