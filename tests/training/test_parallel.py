@@ -26,7 +26,8 @@ from glassformer.checkpoints.native import load, read_weights
 from glassformer.errors import InputError
 from glassformer.text.batches import ExampleBatches
 from glassformer.text.examples import LabelledTexts
-from glassformer.training.parallel import Borrowed, Dealt, check_layout, refitted
+from glassformer.training.parallel import check_layout, refitted
+from glassformer.training.parallel.dealing import Borrowed, Dealt
 from glassformer.training.ranks import processes
 from glassformer.training.recipes import Parallel, read_recipe, recipe_toml
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from glassformer.errors import InputError
 from glassformer.training.muon import Muon
-from glassformer.training.parallel import share_of
+from glassformer.training.parallel.learner import share_of
 from glassformer.training.precision import pick_precision
 from glassformer.training.recipes import Training
 

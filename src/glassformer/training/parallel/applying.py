@@ -1,0 +1,44 @@
+"""From a finished network to what this process trains of it."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+
+from glassformer.errors import InputError
+from glassformer.training.gradients import Objective
+from glassformer.training.parallel.learner import Learner, alone
+from glassformer.training.parallel.replicated import replicated
+from glassformer.training.parallel.sharded import sharded
+from glassformer.training.ranks import Ranks
+from glassformer.training.recipes import Parallel
+
+
+def applied(
+    network: nn.Module, objective: Objective, parallel: Parallel, ranks: Ranks, device: torch.device
+) -> Learner:
+    """The network as this process and the others train it together. The network must be the same in all of them.
+
+    `InputError` where there are more processes on a machine than GPUs to train on.
+    """
+    if ranks.size == 1:
+        return alone(network.to(device), objective)
+    from torch.distributed.device_mesh import init_device_mesh
+
+    ranks.together(lambda: _check_device(device))
+    sizes = {name: getattr(parallel, name) for name in ("pipeline", "data", "shard", "context", "tensor")}
+    mesh = init_device_mesh(device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+    if parallel.shard == 1:
+        return replicated(network.to(device), objective, mesh)
+    return sharded(network, objective, mesh)
+
+
+def _check_device(device: torch.device) -> None:
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and count <= int(os.environ.get("LOCAL_RANK", "0")):
+        raise InputError(
+            f"this machine has {count} GPUs for more processes: start as many as there are GPUs, or set "
+            "'training.device' to \"cpu\"."
+        )

@@ -1,0 +1,41 @@
+"""Sharding: every process has a share of each parameter, gradient and moment (FSDP2; Rajbhandari et al. 2020)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from glassformer.layers.block import Block
+from glassformer.tasks.objectives import Loss
+from glassformer.training.gradients import Objective
+from glassformer.training.parallel.learner import Learner
+from glassformer.training.parallel.step import Step, objective_of
+
+
+def sharded(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
+    """Each block is gathered when it runs, and let go after; all else (embedding, norms, head) once a pass.
+
+    Blocks with cross-attention count as such else: their keys and values of the source are made before they run.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    part = copy.deepcopy(network)  # goes to the device share by share, and is never whole there
+    step = Step(part, objective)
+    where = mesh["data", "shard"] if mesh["data"].size() > 1 else mesh["shard"]
+    for module in part.modules():
+        if isinstance(module, Block) and module.cross_attention is None:
+            fully_shard(module, mesh=where)
+    fully_shard(step, mesh=where)
+    loss = objective_of(step)
+
+    def released(network: Any, batch: Any) -> Loss:
+        found = loss(network, batch)
+        if not torch.is_grad_enabled():
+            step.reshard()  # type: ignore[operator]  # else done by the backward pass
+        return found
+
+    whole = network.eval()  # it is looked at, never trained
+    return Learner(part, released, whole, mesh["data"].size() * mesh["shard"].size())
