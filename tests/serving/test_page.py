@@ -66,7 +66,7 @@ def test_nothing_may_load_or_run_but_what_was_written(views: list[dict[str, Any]
     (policy,) = root.all("meta", http_equiv="Content-Security-Policy")
     texts = root.all("style")[0].text, root.all("script", type="module")[0].text
     style, script = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
-    wanted = f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'"
+    wanted = f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; img-src blob: data:"
     assert policy.attributes["content"] == wanted
 
 

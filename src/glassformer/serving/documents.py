@@ -29,15 +29,29 @@ In cross-attention the queries are the tokens that are being written, which the 
     sites [L + 1]: as in the lens           metric: what was measured, in words
     answers [2]: what each text leads to    start, end: the metric in the text, and in the other
     effects [L + 1][T]: 0 where the metric stays as in the text, 1 where it becomes that of the other
+    parts: the same for what is added to the stream: [{part: "attention" or "mlp", sites [L], effects [L][T]}]
+
+`"tokens"` (`serving.surprisal`) says how probable the model found what it read, or what an encoder-decoder writes:
+
+    side: "text", or "target" beside which `source` has the tokens of the source; question: when it was asked, in words
+    tokens [T]                              unscored: why no token has numbers, where none has
+    probabilities, ranks, surprisals [T]: of the token, rank from 1, −log₂ p in bits; null where nothing was asked
+    words, shares [T][5]: the most probable words in this place and their probabilities, the best first; or null
+
+The views "positions", "truth" and "walk" are described where they are made, in the modules of these names.
+
+A page may ask for `patterns` packed: {shape: [L, H, Q, K], ten_thousandths: base64 of little-endian 16-bit numbers}.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
@@ -47,6 +61,7 @@ from glassformer.interpret.words import word_stack
 from glassformer.layers.sites import sites
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.serving.patches import answered_at, patch_everywhere, stream_sites
+from glassformer.serving.progress import Progress
 from glassformer.serving.readings import Reading, Spelling, classifies, family, fills, reading, says_words, seen
 from glassformer.serving.tags import RULE, head_tags
 from glassformer.tasks.model import Model
@@ -73,31 +88,38 @@ def documents(
     given = reading(model, text, target)
     found = [_attention(model, given), _lens(model, given)]
     if source_text is not None:
-        found.append(_patching(model, text, source_text))
-    return [_headed(model, text, one, name) for one in found]
+        found.append(_patching(model, text, source_text, Progress()))
+    return [headed(model, text, one, name) for one in found]
 
 
-def attention_document(model: Model, text: str, target: str | None = None) -> Document:
+def attention_document(model: Model, text: str, target: str | None = None, *, packed: bool = False) -> Document:
     """Where every head looks; `target` is what an encoder-decoder is to write, by default its own (greedy search).
-    Raises `InputError` for a text that is empty or has more than `readings.MOST_TOKENS` tokens."""
-    return _headed(model, text, _attention(model, reading(model, text, target)))
+    `packed` patterns are quicker to make and to read. Raises `InputError` for a text that is empty or has more than
+    `readings.MOST_TOKENS` tokens."""
+    return headed(model, text, _attention(model, reading(model, text, target), packed))
 
 
 def lens_document(model: Model, text: str, target: str | None = None) -> Document:
     """What the residual stream says after every block; texts as in `attention_document`."""
-    return _headed(model, text, _lens(model, reading(model, text, target)))
+    return headed(model, text, _lens(model, reading(model, text, target)))
 
 
-def patching_document(model: Model, text: str, source_text: str) -> Document:
+def patching_document(
+    model: Model,
+    text: str,
+    source_text: str,
+    progress: Progress = Progress(),  # noqa: B008 - it is frozen
+) -> Document:
     """How far the answer to `text` goes over to that of `source_text` when one position of one layer is patched.
 
     Raises `InputError` for texts of unequal numbers of tokens, for texts that the model answers alike, and, where the
     answer is the word for a mask, for texts without one mask in the same place.
     """
-    return _headed(model, text, _patching(model, text, source_text))
+    return headed(model, text, _patching(model, text, source_text, progress))
 
 
-def _headed(model: Model, text: str, rest: Document, name: str = "") -> Document:
+def headed(model: Model, text: str, rest: Document, name: str = "") -> Document:
+    """A document: what every one begins with, and the `rest`, which says its "view"."""
     about = {"model": name, "family": family(model), "shape": model.config.shape, "text": text}
     return {"view": rest["view"], "version": VERSION, **about, **rest}
 
@@ -105,29 +127,40 @@ def _headed(model: Model, text: str, rest: Document, name: str = "") -> Document
 # --- Attention --------------------------------------------------------------------------------------------------------
 
 
-def _attention(model: Model, given: Reading) -> Document:
+def _attention(model: Model, given: Reading, packed: bool = False) -> Document:
     every = (re.sub(r"\[\d+\]", "[*]", name) for name in sites(model.network) if "attention.pattern" in name)
     places = list(dict.fromkeys(every))
     if not places:
         return {"view": "attention", "missing": "this model was made without attention."}
     kept = seen(model.network, given, *places)
-    spelled = Spelling(model.tokenizer)
-    maps = [_map(kept.kept[place].site, kept.stack(place)[:, 0].float().cpu(), given, spelled) for place in places]
+    spelled, written = Spelling(model.tokenizer), _packed if packed else _nested
+    maps = []
+    for place in places:
+        patterns = kept.stack(place)[:, 0].float().cpu()
+        maps.append(_map(kept.kept[place].site, patterns, given, spelled) | {"patterns": written(patterns)})
     return {"view": "attention", "tag_rule": RULE, "maps": maps}
 
 
 def _map(site: str, patterns: Tensor, given: Reading, spelled: Spelling) -> Document:
-    """`patterns` [L, H, Q, K] of one attention, as the document has them."""
+    """What the document says of one attention with `patterns` [L, H, Q, K], but for these."""
     attention = site.removesuffix(".pattern")
     cross = attention.endswith("cross_attention")
     keys = given.read if attention == "decoder.self_attention" else given.ids
     queries = given.written if cross else keys
     shown: Document = {"site": site, "title": _TITLES[attention], "cross": cross}
     shown |= {"queries": spelled(queries), "keys": spelled(keys)}
-    shown["patterns"] = [[[_shortened(row) for row in head] for head in layer] for layer in rounded(patterns)]
     if not cross:
         shown["tags"] = [head_tags(layer, keys) for layer in patterns]
     return shown
+
+
+def _nested(patterns: Tensor) -> Any:
+    return [[[_shortened(row) for row in head] for head in layer] for layer in rounded(patterns)]
+
+
+def _packed(patterns: Tensor) -> Document:
+    units = (patterns.double() * 10**DIGITS).round().to(torch.int32).numpy().astype("<u2")
+    return {"shape": list(patterns.shape), "ten_thousandths": base64.b64encode(units.tobytes()).decode()}
 
 
 def rounded(values: Tensor) -> Any:
@@ -186,7 +219,7 @@ def _readout_in_words(network: Any, stack: Any) -> str:
 # --- Patching ---------------------------------------------------------------------------------------------------------
 
 
-def _patching(model: Model, text: str, source_text: str) -> Document:
+def _patching(model: Model, text: str, source_text: str, progress: Progress) -> Document:
     if not says_words(model) and not classifies(model):
         why = "this model gives no answer in words" if family(model) == "encoder" else _NO_STREAM
         return {"view": "patching", "missing": f"{why}; there is nothing to follow when a state is patched."}
@@ -200,7 +233,7 @@ def _patching(model: Model, text: str, source_text: str) -> Document:
         )
     inputs, answers, place = _question(model, *texts)
     prefix = "encoder." if isinstance(model.network, EncoderDecoder) else ""
-    found = patch_everywhere(model.network, prefix, *inputs, answers)
+    found = patch_everywhere(model.network, prefix, *inputs, answers, progress)
     if found is None:
         raise InputError("the model answers both texts alike, so that nothing can be followed; give another text.")
     labels = model.config.head.labels if classifies(model) else None
@@ -210,12 +243,13 @@ def _patching(model: Model, text: str, source_text: str) -> Document:
         "other_text": source_text,
         "tokens": tokens,
         "other_tokens": others,
-        "sites": found.sites,
+        "sites": found.parts[0].sites,
         "metric": "the logit of “{1}” minus the logit of “{0}” {place}".format(*map(_bare, words), place=place),
         "answers": words,
         "start": round(found.start, DIGITS),
         "end": round(found.end, DIGITS),
-        "effects": rounded(found.effects),
+        "effects": rounded(found.parts[0].effects),
+        "parts": [{"part": one.part, "sites": one.sites, "effects": rounded(one.effects)} for one in found.parts[1:]],
     }
 
 

@@ -1,6 +1,6 @@
 """One file that is a whole page: modules, style and documents put into `page/index.html`, for a browser without a net.
 
-On disk the page is plain ES modules, one a view, which a server can give out as they are. A file that is opened from a
+On disk the page is plain ES modules, one a view, which a server gives out as they are (`page_file`). A file that is opened from a
 folder may not import others, so here every module becomes a function that returns what it exports. What the modules may
 write is what is understood here: `import { a, b as c } from "./name.js";` on one line, and `export function` or
 `export const`.
@@ -20,6 +20,14 @@ from typing import Any
 from glassformer.checkpoints.files import write_bytes
 
 _PAGE = files("glassformer.serving").joinpath("page")
+
+LIVE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src blob: data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+"""The Content-Security-Policy of the page that a server gives out: it loads its own files and asks its own server."""
+
+_MEDIA_TYPES = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript"}
 
 _IMPORT = re.compile(r'^import \{ (.+) \} from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:function|const) (\w+))", re.MULTILINE)
@@ -51,6 +59,15 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
         assert found, f"page/index.html has no {part}"
         html = before + instead + after
     return html
+
+
+def page_file(name: str) -> tuple[bytes, str] | None:
+    """A file of the page and its media type, by what follows the last slash of its address: "" is the page itself.
+    None for a name that is none of its files."""
+    name = name or "index.html"
+    if name not in {file.name for file in _PAGE.iterdir()} or name.rpartition(".")[2] not in _MEDIA_TYPES:
+        return None
+    return _PAGE.joinpath(name).read_bytes(), _MEDIA_TYPES[name.rpartition(".")[2]]
 
 
 def bundle(main: str) -> str:
@@ -90,8 +107,9 @@ def _element(document: dict[str, Any]) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing may be loaded, and nothing may run but what was written here: whatever a text or a model's token says."""
-    allowed = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    """Nothing may be loaded, and nothing may run but what was written here: whatever a text or a model's token says.
+    Images are those that the page draws itself, to save them."""
+    allowed = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src blob: data:"
     return f'<meta http-equiv="Content-Security-Policy" content="{allowed}">'
 
 

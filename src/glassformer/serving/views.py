@@ -56,6 +56,8 @@ def make_view(
         raise InputError(f"the view '{view}' has no option '{unknown[0]}'; it has: {known}.")
     if view == "patching":
         document = _patching(model, text, patch_from, progress)
+    elif view == "tokens":
+        document = _tokens(model, text, target, progress)
     else:
         document = _MAKERS[view](model, text, target, chosen)
     progress.at(1.0)
@@ -67,12 +69,6 @@ _OPTIONS = {
     "walk": ("layer", "head", "site", "place"),
     "truth": ("documents", "risk"),
 }
-
-
-def _tokens(model: Model, text: str, target: str | None, options: Document) -> Document:
-    from glassformer.serving.surprisal import tokens_document
-
-    return tokens_document(model, text, target)
 
 
 def _attention(model: Model, text: str, target: str | None, options: Document) -> Document:
@@ -105,6 +101,12 @@ def _walk(model: Model, text: str, target: str | None, options: Document) -> Doc
     return walk_document(model, text, target, **options)
 
 
+def _tokens(model: Model, text: str, target: str | None, progress: Progress) -> Document:
+    from glassformer.serving.surprisal import tokens_document
+
+    return tokens_document(model, text, target, progress)
+
+
 def _patching(model: Model, text: str, patch_from: str | None, progress: Progress) -> Document:
     from glassformer.serving.documents import headed, patching_document
 
@@ -115,7 +117,6 @@ def _patching(model: Model, text: str, patch_from: str | None, progress: Progres
 
 
 _MAKERS: dict[str, Callable[[Model, str, str | None, Document], Document]] = {
-    "tokens": _tokens,
     "attention": _attention,
     "positions": _positions,
     "lens": _lens,
