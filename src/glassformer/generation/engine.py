@@ -108,7 +108,7 @@ class Engine:
         `state` is that of one row which has read the request's first `held` ids before. Raises `InputError` for a
         prompt that is empty, longer than the model's positions or not made of its ids, and for what cannot hold.
         """
-        self._check(request)
+        self.check(request)
         row = Row(self._added, request, self.tokenizer)
         self._added += 1
         if self._full(row) and not request.prompt_logprobs:
@@ -127,6 +127,13 @@ class Engine:
                 row.over = row.over or row.name == name
         self._slots = [None if row and row.name == name else row for row in self._slots]
 
+    def end(self, name: int, reason: FinishReason) -> Event:
+        """End a request before its time; its last event, with the text that was held back."""
+        seated = [row for row in self._slots if row and row.name == name]
+        self.cancel(name)
+        text = "".join(row.reader.finish() for row in seated if row.reader)
+        return Event(name, (), text, finish_reason=reason)
+
     @property
     def busy(self) -> bool:
         """Whether any request has not ended."""
@@ -144,7 +151,8 @@ class Engine:
                 events += self._read()
         return events
 
-    def _check(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """`InputError` for what `add` would not take."""
         config = self.network.config
         if not request.ids:
             raise InputError("a prompt must have at least one id; begin with the model's first token.")
@@ -229,7 +237,7 @@ class Engine:
         self._joining.popleft()
         first = [row for row in group.rows if not row.over and not self._full(row)]
         events = [
-            Event(row.name, (), finish_reason="length", prompt_logprobs=row.told())
+            Event(row.name, (), finish_reason="length", **row.told())
             for row in group.rows
             if not row.over and self._full(row)
         ]
@@ -266,7 +274,9 @@ class Engine:
             following = row.ids[group.done + 1 : group.done + 1 + len(piece)]
             if row.prompt_logprobs and following:
                 states = hidden[place, : len(following)]
-                row.prompt_logprobs += token_logprobs(self.network, states, following)
+                own, top = scored_tokens(self.network, states, following, row.request.logprobs or 0)
+                row.prompt_logprobs += own
+                row.prompt_top_logprobs += top
 
     def _seat(self, group: _Joining, places: list[int]) -> None:
         """The rows at `places` of the group join those that run."""
@@ -353,17 +363,27 @@ class Engine:
             if row.reader.stopped:  # a decoder that gives its text late
                 reason = "stop"
         row.over = reason is not None
-        return Event(row.name, (token,), text, finish_reason=reason, prompt_logprobs=row.told(), **told)
+        return Event(row.name, (token,), text, finish_reason=reason, **row.told(), **told)
 
 
 def token_logprobs(network: Any, states: Tensor, ids: Sequence[int], at_once: int = 128) -> list[float]:
     """log p(ids[i] | states[i]), without all logits of a long text at a time."""
+    return scored_tokens(network, states, ids, 0, at_once)[0]
+
+
+def scored_tokens(
+    network: Any, states: Tensor, ids: Sequence[int], count: int, at_once: int = 128
+) -> tuple[list[float], list[tuple[tuple[int, float], ...]]]:
+    """The same, and the `count` most probable ids in each place with theirs."""
     found: list[float] = []
+    best: list[tuple[tuple[int, float], ...]] = []
     for start in range(0, len(ids), at_once):
         wanted = torch.tensor(ids[start : start + at_once], device=states.device)
         logits = network.logits(network.head(states[start : start + at_once]))
-        found += log_probabilities(logits, wanted)[0]
-    return found
+        own, top = log_probabilities(logits, wanted, count)
+        found += own
+        best += top
+    return found, best
 
 
 def generate(engine: Engine, requests: Sequence[Request]) -> list[Result]:

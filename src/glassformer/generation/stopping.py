@@ -9,8 +9,9 @@ from glassformer.errors import InputError
 from glassformer.text.streaming import TextStream
 from glassformer.text.tokenizer import Tokenizer
 
-FinishReason = Literal["stop", "length"]
-"""Why a text ended: the model or a stop string ended it, or it was cut off at the most tokens allowed."""
+FinishReason = Literal["stop", "length", "deadline", "shutdown"]
+"""Why a text ended: the model or a stop string ended it, or it was cut off at the most tokens allowed. In a service its
+time may be over as well, or the service may stop."""
 
 
 def stop_strings(stop: str | Iterable[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from glassformer.generation.engine import generate as answer
 from glassformer.generation.requests import Request, Result
 from glassformer.generation.sampling import LogitsFunction, Sampling
 from glassformer.generation.search import Hypothesis
-from glassformer.generation.stopping import Reader, stop_strings
+from glassformer.generation.stopping import FinishReason, Reader, stop_strings
 from glassformer.tasks.inputs import Prompt, is_one, text_ids
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Generation:
     text: str
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     score: float
     alternatives: tuple[Generation, ...] = ()
     prompt_ids: tuple[int, ...] | None = None
@@ -73,7 +73,7 @@ class Piece:
     text: str
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: FinishReason | None = None
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
     entropies: tuple[float, ...] | None = None
     margins: tuple[float, ...] | None = None

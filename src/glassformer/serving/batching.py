@@ -1,0 +1,224 @@
+"""Continuous batching: requests from any thread or event loop, answered together by one engine on one thread.
+
+Requests join and leave between two steps of the engine, a long prompt is read in chunks while the others go on, and
+what an earlier request began with is not read again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Literal
+
+from glassformer.generation.requests import Event, Request
+from glassformer.serving.counters import Counters, Figures
+from glassformer.serving.streams import Answer, Stream, wake
+
+if TYPE_CHECKING:
+    from glassformer.tasks.model import Model
+
+PREFIX_BYTES = 256 * 2**20
+"""Keys and values of earlier texts that are kept for later ones."""
+
+
+_Command = tuple[Literal["ask", "leave", "look"], Answer | None]
+
+
+class Full(RuntimeError):
+    """There is no room in the queue: ask again in `retry_after` seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many requests are waiting; try again in {retry_after:.0f} s.")
+        self.retry_after = retry_after
+
+
+class Closed(RuntimeError):
+    """The service is stopping and takes no more requests."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping and takes no more requests.")
+
+
+class Batching:
+    """A model as a service: up to `streams` requests are answered at once, up to `queue` more wait.
+
+    It owns an engine and the one thread that steps it. `prefix_bytes` bounds the keys and values of earlier texts that
+    are kept, so that a text which begins alike is read from there on only; 0 keeps none. What a request gets depends
+    neither on the others nor on what was kept.
+    """
+
+    def __init__(self, model: Model, *, streams: int = 16, queue: int = 64, prefix_bytes: int = PREFIX_BYTES) -> None:
+        self.model, self.streams, self.queue, self.prefix_bytes = model, streams, queue, prefix_bytes
+        self._engine = self._make_engine()
+        self._commands: SimpleQueue[_Command] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._open = 0
+        self._refused = 0
+        self._closing: float | None = None
+        self._waiting: deque[Answer] = deque()
+        self._running: dict[int, Answer] = {}
+        self._counters = Counters()
+        self._thread = threading.Thread(target=self._run, name="batching", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, *, deadline: float | None = None) -> Stream:
+        """Ask for an answer, from any thread or event loop; never waits.
+
+        `deadline`: after so many seconds from now the answer ends with the `finish_reason` "deadline", wherever it is.
+        Raises `InputError` for a request that cannot be answered, `Full` where the queue is full, and `Closed` once
+        the service is stopping.
+        """
+        self._engine.check(request)
+        with self._lock:
+            if self._closing is not None or not self._thread.is_alive():
+                raise Closed
+            if self._open >= self.streams + self.queue:
+                self._refused += 1
+                raise Full(self._retry_after())
+            self._open += 1
+            answer = Answer(request, None if deadline is None else time.monotonic() + deadline)
+            self._commands.put(("ask", answer))
+        return Stream(answer, self._leave)
+
+    def close(self, finish: float = 30.0) -> None:
+        """Stop: no new requests from now on. Those that there are end by themselves, or after `finish` seconds with
+        the `finish_reason` "shutdown". Returns when all have ended; may be called again."""
+        with self._lock:
+            if self._closing is None:
+                self._closing = time.monotonic() + finish
+            self._closing = min(self._closing, time.monotonic() + finish)
+            self._commands.put(("look", None))
+        self._thread.join()
+
+    @property
+    def figures(self) -> Figures:
+        """What has been counted up to now."""
+        counters = self._counters
+        return Figures(
+            alive=self._thread.is_alive(),
+            streams=self.streams,
+            running=len(self._running),
+            waiting=max(self._open - len(self._running), 0),
+            outcomes=dict(counters.outcomes),
+            refused=self._refused,
+            prompt_tokens=counters.prompt_tokens,
+            reused_tokens=counters.reused_tokens,
+            reused_requests=counters.reused_requests,
+            prefix_bytes=0,
+            generated_tokens=counters.generated_tokens,
+            failures=counters.failures,
+            first_token=counters.first_token.histogram(),
+            between_tokens=counters.between_tokens.histogram(),
+            whole=counters.whole.histogram(),
+        )
+
+    def _leave(self, answer: Answer) -> None:
+        self._commands.put(("leave", answer))  # no lock: a stream may be dropped while its own thread holds one
+
+    def _retry_after(self) -> float:
+        """About how long it takes until a place in the queue is free."""
+        whole = self._counters.whole
+        mean = whole.total / max(sum(whole.counts), 1)
+        return min(max(1.0, mean * (self._open - self.streams + 1) / self.streams), 60.0)
+
+    def _make_engine(self) -> Any:
+        return self.model.engine(rows=self.streams)
+
+    # The thread.
+
+    def _run(self) -> None:
+        while self._closing is None or self._open:
+            self._listen()
+            now = time.monotonic()
+            self._end_late(now)
+            self._admit()
+            if self._running:
+                self._step()
+
+    def _listen(self) -> None:
+        """Take what has been asked; wait for it, where there is nothing else to do."""
+        block = not (self._running or self._waiting)
+        while True:
+            try:
+                kind, answer = self._commands.get(block and self._closing is None)
+            except Empty:
+                return
+            block = False
+            if kind == "ask" and answer is not None:
+                self._waiting.append(answer)
+            elif kind == "leave" and answer is not None and not answer.over:
+                self._drop(answer)
+                self._end(answer, "cancelled")
+                answer.told.put(None)
+                wake([answer])
+
+    def _drop(self, answer: Answer) -> None:
+        """No more work for an answer."""
+        if answer.name < 0:
+            self._waiting = deque(other for other in self._waiting if other is not answer)
+        else:
+            self._engine.cancel(answer.name)
+
+    def _end_late(self, now: float) -> None:
+        closing = self._closing is not None and now >= self._closing
+        for answer in [*self._waiting, *self._running.values()]:
+            late = answer.late is not None and now >= answer.late
+            if late or closing:
+                reason: Literal["deadline", "shutdown"] = "deadline" if late else "shutdown"
+                event = self._engine.end(answer.name, reason) if answer.name >= 0 else None
+                self._drop(answer)
+                self._tell(answer, event or Event(answer.name, (), finish_reason=reason), now)
+                wake([answer])
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self.streams:
+            answer = self._waiting.popleft()
+            answer.name = self._engine.add(answer.request)
+            self._running[answer.name] = answer
+            self._counters.prompt_tokens += len(answer.request.ids)
+
+    def _step(self) -> None:
+        try:
+            events = self._engine.step()
+        except Exception as error:
+            self._counters.failures += 1
+            self._fail(error)
+            return
+        now = time.monotonic()
+        told = []
+        for event in events:
+            if (answer := self._running.get(event.request)) is not None:
+                self._tell(answer, event, now)
+                told.append(answer)
+        wake(told)
+
+    def _fail(self, error: Exception) -> None:
+        """All that runs ends by an error; what waits goes on with a new engine."""
+        failed = list(self._running.values())
+        self._engine = self._make_engine()
+        for answer in failed:
+            self._end(answer, "error")
+            answer.told.put(error)
+        wake(failed)
+
+    def _tell(self, answer: Answer, event: Event, now: float) -> None:
+        counters = self._counters
+        if event.ids:
+            (counters.between_tokens if answer.spoke else counters.first_token).add(
+                now - (answer.spoke or answer.asked)
+            )
+            answer.spoke = now
+            counters.generated_tokens += len(event.ids)
+        if event.finish_reason:
+            self._end(answer, event.finish_reason)
+        answer.told.put(event)
+
+    def _end(self, answer: Answer, outcome: str) -> None:
+        answer.over = True
+        self._running.pop(answer.name, None)
+        self._counters.outcomes[outcome] += 1
+        self._counters.whole.add(time.monotonic() - answer.asked)
+        with self._lock:
+            self._open -= 1
