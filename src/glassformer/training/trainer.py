@@ -137,10 +137,11 @@ class Trainer:
             ranks=self.ranks,
             joined=self.learner.joined,
             shares=self.learner.shares,
+            backwards=self.learner.backwards,
         )
         if not sums["count"]:
             raise self.ranks.error(self._nothing_to_learn(step))
-        norm = clip_gradients(self.network, settings.clip)
+        norm = clip_gradients(self.network, settings.clip, self.learner.norm)
         if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
             raise self.ranks.error(self._not_finite(step, sums["loss"], norm))
         self.optimizer.step()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glassformer.training.gradients import Objective
+from glassformer.training.gradients import Backwards, Objective, gradient_norm
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Learner:
 
     `network` is what the optimizer changes and `whole` the same network as everybody knows it, which is another object
     only where `network` is sharded. Backward passes run in `joined(last)`, where `last` says that gradients are
-    complete after this one. Gradients are means over `shares` processes.
+    complete after this one; or `backwards` runs those of a whole step. Gradients are means over `shares` processes, and
+    `norm` gives their norm over all of the network.
     """
 
     network: nn.Module
@@ -27,6 +28,8 @@ class Learner:
     whole: nn.Module
     shares: int = 1
     joined: Callable[[bool], AbstractContextManager[object]] = lambda last: nullcontext()
+    backwards: Backwards | None = None
+    norm: Callable[[nn.Module], float] = gradient_norm
 
     @torch.no_grad()
     def collect(self) -> None:
