@@ -53,6 +53,22 @@ class TextStream:
         return text[len(before) :]
 
 
+def token_bytes(tokenizer: Tokenizer, id: int) -> bytes:
+    """What one id adds to a text that goes on, in UTF-8, where it may be a part of a character: `b" dog"` for GPT-2's
+    `Ġdog`. A special token is spelled out; an id without a token has none."""
+    token = None if id < 0 else tokenizer._backend.id_to_token(id)
+    if not token:
+        return b""
+    if id in tokenizer.special_ids:
+        return token.encode()
+    if _way_of_decoding(tokenizer._backend.decoder) == "bytes":
+        return _token_bytes(token)
+    if len(token) == 6 and token.startswith("<0x"):
+        return bytes([int(token[3:5], 16)])
+    once, twice = (tokenizer.decode([id] * times, skip_specials=False) for times in (1, 2))
+    return twice[len(once) :].encode()
+
+
 def _way_of_decoding(decoder: Any) -> Literal["bytes", "fallback", "window", "whole"]:
     """How ids can be decoded one by one: by their bytes; each beside the one before it (`window`; `fallback`: runs of
     byte tokens at once); or only all together."""
