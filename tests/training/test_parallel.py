@@ -121,7 +121,7 @@ def test_a_process_without_a_row_counts_nothing() -> None:
         ),
         ({}, 2, "ask for 1, there are 2; set --parallel.data 2, or start it without torchrun"),
         ({"data": 2, "shard": 2}, 2, r"ask for 4 \(data 2 × shard 2\), there are 2"),
-        ({"tensor": 2}, 2, "'parallel.tensor' is not there yet"),
+        ({"tensor": 2, "context": 2}, 2, r"ask for 4 \(tensor 2 × context 2\), there are 2"),
     ],
 )
 def test_a_layout_that_does_not_fit_is_refused(sizes: dict[str, int], processes: int, message: str) -> None:

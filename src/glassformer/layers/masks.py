@@ -42,6 +42,7 @@ def seen_mask(positions: Int[Tensor, "B Q"], keys: int) -> Bool[Tensor, "B 1 Q K
     return (torch.arange(keys, device=positions.device) <= positions[..., None])[:, None]
 
 
-def document_mask(documents: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
-    """Where several documents share a row, a position may attend to those of its own document."""
-    return (documents[:, :, None] == documents[:, None, :])[:, None]
+def document_mask(documents: Int[Tensor, "B Q"], keys: Int[Tensor, "B K"] | None = None) -> Bool[Tensor, "B 1 Q K"]:
+    """Where several documents share a row, a position may attend to those of its own document. `keys` are the documents
+    of what may be seen; the same positions unless given."""
+    return (documents[:, :, None] == (documents if keys is None else keys)[:, None, :])[:, None]

@@ -50,7 +50,7 @@ class Decoder(nn.Module):
         if documents is None:
             return self.stack(ids, causal=True)
         absolute = isinstance(self.config.positions, Learned | Sinusoidal)  # other kinds know distances alone
-        positions = _places(documents) if absolute else None
+        positions = document_places(documents) if absolute else None
         return self.stack(ids, document_mask(documents), causal=True, positions=positions)
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         return self.stack(ids, causal=step.fresh, positions=step.positions, remember=state.memories(step), held=held)
 
 
-def _places(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+def document_places(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """How far each position is from the first of its document."""
     places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = documents.diff(prepend=documents[:, :1] - 1) != 0

@@ -18,7 +18,6 @@ import torch.distributed
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from glassformer.layers.cross_entropy import CHUNK_BYTES, linear_cross_entropy
 from glassformer.layers.positions import rotary
@@ -26,13 +25,10 @@ from glassformer.models import assembly
 from glassformer.models.config import Config, Rotary
 from glassformer.models.heads import language_head
 from glassformer.planning.watch import Collective, Operation, Watch, local
+from glassformer.training.parallel.tensor import cut_block
 
 Precision = str
 """What products are computed in: "fp32", or "bf16" by autocast. Weights, gradients and optimizer are fp32 in either."""
-
-COLUMNS = ("self_attention.to_query", "self_attention.to_key", "self_attention.to_value")
-COLUMNS_OF_FEED_FORWARD = ("feed_forward.gate", "feed_forward.up")
-ROWS = ("self_attention.to_output", "feed_forward.down")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +65,8 @@ def fake_world(size: int) -> Iterator[None]:
 def run_block(
     config: Config, length: int, rows: int, tensor: int, precision: Precision, band: int | None = None
 ) -> Run:
-    """One block and `rows` rows of `length` tokens, its matrices cut over `tensor` ranks.
-
-    Those that make heads and hidden units are cut by columns, those that read them by rows (Shoeybi et al. 2019,
-    section 3), as DTensor plans; norms are whole on every rank.
-    """
+    """One block and `rows` rows of `length` tokens, its matrices cut over `tensor` ranks by the plan that training
+    cuts them by (`training.parallel.tensor`)."""
     with fake_world(tensor):
         mesh = init_device_mesh("cpu", (tensor,)) if tensor > 1 else None
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -184,10 +177,7 @@ class _Head(nn.Module):
 def _block(config: Config, mesh: DeviceMesh | None, band: int | None) -> nn.Module:
     block = assembly.block(config, band=band)
     if mesh is not None:
-        names = {name for name, _ in block.named_modules()}
-        columns: dict[str, Any] = {name: ColwiseParallel() for name in (*COLUMNS, *COLUMNS_OF_FEED_FORWARD)}
-        plan = columns | {name: RowwiseParallel() for name in ROWS}
-        parallelize_module(block, mesh, {name: style for name, style in plan.items() if name in names})
+        cut_block(block, mesh)
     return block.train()
 
 

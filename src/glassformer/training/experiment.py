@@ -28,7 +28,7 @@ from glassformer.training.jobs.job import Given
 from glassformer.training.logs import check_log, open_log
 from glassformer.training.machine import share_of_limit, training_flops
 from glassformer.training.origins import origin
-from glassformer.training.parallel import Learner, applied, check_layout, dealt, refitted
+from glassformer.training.parallel import Learner, applied, check_layout, check_network, dealt, placed, refitted
 from glassformer.training.plan import plan
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
 from glassformer.training.ranks import Ranks, processes
@@ -187,7 +187,7 @@ def _check(recipe: Recipe, prepared: Prepared, start: Start | None) -> None:
     """What is wrong with the network, before there is a run of it. Building draws weights, and leaves the user's source
     of chance alone."""
     with torch.random.fork_rng(devices=[]):
-        _build(recipe, prepared, start)
+        check_network(_build(recipe, prepared, start).network, recipe.parallel)
 
 
 def _build(recipe: Recipe, prepared: Prepared, start: Start | None) -> Built:
@@ -222,6 +222,7 @@ def _train(
     run: Run, prepared: Prepared, start: Start | None, means: Means, log: str | None, display: Display, ranks: Ranks
 ) -> Model:
     recipe, job = run.recipe, job_of(run.recipe.task)
+    ranks = placed(ranks, recipe.parallel)
     keep_large_buffers()
     torch.manual_seed(recipe.training.seed)
     built = _build(recipe, prepared, start)
@@ -230,7 +231,7 @@ def _train(
     if recipe.training.recompute:
         recompute_blocks(network)
     objective = job.objective(recipe, network)
-    fast = compiled(objective, means.compile and recipe.parallel.shard == 1)
+    fast = compiled(objective, means.compile and recipe.parallel.whole)
     learner = applied(network, fast, recipe.parallel, ranks, torch.device(means.device))
     validation = Validation(
         network, lambda: as_it_is(model), objective, job, prepared, recipe, precision=means.precision

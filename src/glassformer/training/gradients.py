@@ -54,7 +54,7 @@ def accumulate(
 
     @contextmanager
     def forward(micro_batch: int) -> Iterator[None]:
-        generator = torch.Generator(device).manual_seed(dropout_seed(seed, step, micro_batch, ranks.rank))
+        generator = torch.Generator(device).manual_seed(dropout_seed(seed, step, micro_batch, ranks.share))
         with dropout_generator(generator), autocast(device, precision):
             yield
 

@@ -35,11 +35,14 @@ class Followed(InputError):
 class Ranks:
     """This process among `size`. For one alone (`ALONE`) each method is what it means there, and nothing is sent.
 
-    All processes must call the same methods in the same order.
+    All processes must call the same methods in the same order. `share` is this one's place among those that have other
+    rows or positions, and `counts` is False where another one has the same (`parallel.layouts.placed`).
     """
 
     rank: int = 0
     size: int = 1
+    share: int = 0
+    counts: bool = True
 
     @property
     def leads(self) -> bool:
@@ -47,20 +50,25 @@ class Ranks:
         return self.rank == 0
 
     def total(self, sums: dict[str, float]) -> dict[str, float]:
-        """Sums of which every process has a part, added up in fp64. The names must be the same everywhere."""
+        """Sums of which every process that `counts` has a part, added up in fp64. The names must be the same
+        everywhere."""
         if self.size == 1:
             return sums
-        values = torch.tensor(list(sums.values()), dtype=torch.float64)
-        dist.all_reduce(values)
-        return dict(zip(sums, values.tolist(), strict=True))
+        totals = self._added([value if self.counts else 0.0 for value in sums.values()])
+        return dict(zip(sums, totals, strict=True))
 
     def same(self, value: float) -> float:
         """The first process's value."""
-        return self.total({"value": value if self.leads else 0.0})["value"]
+        return value if self.size == 1 else self._added([value if self.leads else 0.0])[0]
 
     def any(self, flag: bool) -> bool:
         """Whether it holds for any process."""
-        return self.total({"flag": float(flag)})["flag"] > 0
+        return flag if self.size == 1 else self._added([float(flag)])[0] > 0
+
+    def _added(self, numbers: list[float]) -> list[float]:
+        values = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(values)
+        return [float(value) for value in values.tolist()]
 
     def first(self, work: Callable[[], T]) -> T:
         """What `work` gives to the first process, which alone does it. Must be a plain JSON value.
@@ -121,7 +129,7 @@ def processes() -> Iterator[Ranks]:
         yield ALONE
         return
     own = not dist.is_initialized()
-    ranks = _join() if own else Ranks(dist.get_rank(), dist.get_world_size())
+    ranks = _join() if own else _here()
     try:
         yield ranks
     except Followed:
@@ -160,7 +168,11 @@ def _join() -> Ranks:
             f"Process {os.environ.get('RANK', '?')} of {os.environ['WORLD_SIZE']} does not find the others at {at} "
             f"({reason[:200]}). Start them by torchrun, which sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."
         ) from None
-    return Ranks(dist.get_rank(), dist.get_world_size())
+    return _here()
+
+
+def _here() -> Ranks:
+    return Ranks(dist.get_rank(), dist.get_world_size(), dist.get_rank())
 
 
 def _meet() -> None:

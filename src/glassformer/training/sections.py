@@ -217,9 +217,15 @@ class Parallel:
 
     `data` processes each take a share of every batch's rows and have the whole network; `shard` do the same and keep a
     share of every parameter, gradient and moment, which they gather block by block as they need them (FSDP2: Zhao et
-    al. 2023, Rajbhandari et al. 2020). Both at once are `data` groups of `shard` processes. `tensor`, `pipeline` and
-    `context` are not there yet. The batches are those of one process, and so is the loss, but for rounding and for
-    dropout, which draws for every process anew. A run may be resumed on another number of processes.
+    al. 2023, Rajbhandari et al. 2020). Both at once are `data` groups of `shard` processes.
+
+    `tensor` processes have the same rows and a part of every block's heads and hidden units (Shoeybi et al. 2019):
+    they divide the numbers of heads, of key-value heads and d_ff. `context` processes have the same rows and each a run
+    of their positions, and gather keys and values (a decoder's: Grattafiori et al. 2024, section 3.3.2).
+
+    The batches are those of one process, and so is the loss, but for rounding and for dropout, which draws anew for
+    every process that has other rows or positions; within a tensor group, what acts on heads and hidden units drops
+    alike in each part. A run may be resumed on another number of processes.
     """
 
     data: int = 1
@@ -236,6 +242,11 @@ class Parallel:
     def processes(self) -> int:
         """The product of the five."""
         return math.prod(dataclasses.astuple(self))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every process has the whole network and whole rows: at most `data` is more than 1."""
+        return self.processes == self.data
 
     def __str__(self) -> str:
         return " × ".join(f"{name} {size}" for name, size in dataclasses.asdict(self).items() if size > 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 
 from glassformer.errors import InputError
 from glassformer.training.gradients import Objective
+from glassformer.training.parallel.context import across
+from glassformer.training.parallel.layouts import check_network
 from glassformer.training.parallel.learner import Learner, alone
 from glassformer.training.parallel.replicated import replicated
 from glassformer.training.parallel.sharded import sharded
@@ -21,21 +24,30 @@ def applied(
 ) -> Learner:
     """The network as this process and the others train it together. The network must be the same in all of them.
 
-    `InputError` where there are more processes on a machine than GPUs to train on.
+    `InputError` where there are more processes on a machine than GPUs to train on, and of `check_network`.
     """
     if ranks.size == 1:
         return alone(network.to(device), objective)
     from torch.distributed.device_mesh import init_device_mesh
 
-    ranks.together(lambda: _check_device(device))
+    ranks.together(lambda: _check(network, parallel, device))
+    _quiet()
     sizes = {name: getattr(parallel, name) for name in ("pipeline", "data", "shard", "context", "tensor")}
     mesh = init_device_mesh(device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
-    if parallel.shard == 1:
+    if parallel.context > 1:
+        objective = across(objective, mesh["context"])
+    if parallel.shard == 1 and parallel.tensor == 1:
         return replicated(network.to(device), objective, mesh)
     return sharded(network, objective, mesh)
 
 
-def _check_device(device: torch.device) -> None:
+def _quiet() -> None:
+    """Torch warns where a norm over shares of two kinds is summed up in two goes: a few bytes a step."""
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+
+
+def _check(network: nn.Module, parallel: Parallel, device: torch.device) -> None:
+    check_network(network, parallel)
     count = torch.cuda.device_count()
     if device.type == "cuda" and count <= int(os.environ.get("LOCAL_RANK", "0")):
         raise InputError(

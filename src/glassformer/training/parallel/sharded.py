@@ -11,20 +11,26 @@ from torch import nn
 from glassformer.layers.block import Block
 from glassformer.tasks.objectives import Loss
 from glassformer.training.gradients import Objective
+from glassformer.training.parallel.layouts import joined_mesh
 from glassformer.training.parallel.learner import Learner
 from glassformer.training.parallel.step import Step, objective_of
+from glassformer.training.parallel.tensor import tensor_parallel
 
 
 def sharded(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
     """Each block is gathered when it runs, and let go after; all else (embedding, norms, head) once a pass.
 
-    Blocks with cross-attention count as such else: their keys and values of the source are made before they run.
+    Blocks with cross-attention count as such else: their keys and values of the source are made before they run. What
+    tensor parallelism has cut is sharded further, and the processes of a context group share as those of `shard` do.
     """
     from torch.distributed.fsdp import fully_shard
 
     part = copy.deepcopy(network)  # goes to the device share by share, and is never whole there
     step = Step(part, objective)
-    where = mesh["data", "shard"] if mesh["data"].size() > 1 else mesh["shard"]
+    if mesh["tensor"].size() > 1:
+        tensor_parallel(part, mesh["tensor"])
+    inner = joined_mesh(mesh, ("shard", "context"))
+    where = mesh["data", inner.mesh_dim_names[0]] if mesh["data"].size() > 1 else inner
     for module in part.modules():
         if isinstance(module, Block) and module.cross_attention is None:
             fully_shard(module, mesh=where)
@@ -38,4 +44,4 @@ def sharded(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
         return found
 
     whole = network.eval()  # it is looked at, never trained
-    return Learner(part, released, whole, mesh["data"].size() * mesh["shard"].size())
+    return Learner(part, released, whole, mesh["data"].size() * inner.size())
