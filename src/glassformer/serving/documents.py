@@ -72,7 +72,7 @@ DIGITS = 4
 
 Document = dict[str, Any]
 
-_TITLES = {
+TITLES = {
     "self_attention": "self-attention",
     "encoder.self_attention": "self-attention of the encoder",
     "decoder.self_attention": "self-attention of the decoder",
@@ -147,7 +147,7 @@ def _map(site: str, patterns: Tensor, given: Reading, spelled: Spelling) -> Docu
     cross = attention.endswith("cross_attention")
     keys = given.read if attention == "decoder.self_attention" else given.ids
     queries = given.written if cross else keys
-    shown: Document = {"site": site, "title": _TITLES[attention], "cross": cross}
+    shown: Document = {"site": site, "title": TITLES[attention], "cross": cross}
     shown |= {"queries": spelled(queries), "keys": spelled(keys)}
     if not cross:
         shown["tags"] = [head_tags(layer, keys) for layer in patterns]
@@ -155,7 +155,7 @@ def _map(site: str, patterns: Tensor, given: Reading, spelled: Spelling) -> Docu
 
 
 def _nested(patterns: Tensor) -> Any:
-    return [[[_shortened(row) for row in head] for head in layer] for layer in rounded(patterns)]
+    return [[[shortened(row) for row in head] for head in layer] for layer in rounded(patterns)]
 
 
 def _packed(patterns: Tensor) -> Document:
@@ -169,7 +169,7 @@ def rounded(values: Tensor) -> Any:
     return ((values.double() * shift).round() / shift + 0.0).tolist()  # + 0.0: no minus before a zero
 
 
-def _shortened(row: list[float]) -> list[float]:
+def shortened(row: list[float]) -> list[float]:
     """Without the zeros at its end: half of a causal pattern."""
     end = len(row)
     while end and row[end - 1] == 0:
