@@ -1,6 +1,6 @@
 # make demo: train, test and look into a small translator.   make test: the checks and the fast tests.
 # make models: install two small pretrained models.          make test-all: the rest of the tests.
-# make clean: remove what this file made.
+# make site: the documentation, as pages in site/.           make clean: remove what this file made.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 FAST := not slow and not multiprocess and not browser
 
-.PHONY: demo models test check test-all bench format clean
+.PHONY: demo models test check test-all bench site format clean
 # Two pips at once in one environment would spoil it.
 .NOTPARALLEL:
 
@@ -38,12 +38,15 @@ bench: $(VENV)/.installed-dev $(VENV)/.installed-models
 	$(BIN)/python benchmarks/gpt_start.py
 	$(BIN)/python benchmarks/embedding.py $(if $(DATA),--data-root $(DATA))
 
+site: $(VENV)/.installed-dev $(VENV)/.installed-models
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site
 
 # The stamps say that an installation is whole; it is made again when what it was made from changes.
 $(VENV)/.made:
