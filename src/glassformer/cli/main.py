@@ -40,6 +40,13 @@ _VERBS: dict[str, tuple[str, str]] = {
         "      --data.test R --data.source en --data.target de\n"
         "  glassformer train --resume runs/dates",
     ),
+    "tokenize": (
+        "Turn text of any size into token shards, from which language models train without reading it again.",
+        "  glassformer tokenize corpus/*.jsonl --tokenizer bpe --vocab-size 50257 --out data/shards/train\n"
+        "  glassformer tokenize valid.txt --documents line --tokenizer data/shards/train --out data/shards/valid\n"
+        "  glassformer tokenize hub:NAME:CONFIG:train --tokenizer GPT2_FOLDER --out data/shards/train\n"
+        "  glassformer tokenize --verify data/shards/train",
+    ),
     "finetune": (
         "Train a model further, with the head and on the data of a recipe.",
         "  glassformer finetune recipes/sst2.toml --model all-minilm-l6-v2 --data-root DATA\n"
@@ -87,6 +94,13 @@ _VERBS: dict[str, tuple[str, str]] = {
         '  glassformer inspect --model smollm2-135m-instruct "The capital of France is" \\\n'
         '      --patch-from "The capital of Italy is" --out capitals.html\n'
         '  glassformer inspect --model multi30k-en-de --json "A dog runs." > dog.jsonl',
+    ),
+    "serve": (
+        "Serve models over HTTP, as OpenAI's clients know it, with a page that shows what is in them.",
+        "  glassformer serve --model smollm2-135m-instruct\n"
+        "  glassformer serve --model smollm2-135m-instruct --model all-minilm-l6-v2 --port 8080\n"
+        "  glassformer serve --model M --documents DIR --risk risk.json\n"
+        "  GLASSFORMER_API_KEY=K glassformer serve --model chat=runs/NAME --host 0.0.0.0",
     ),
     "recall": (
         "Study how a model recalls facts: three stages and their controls, with verdicts, in one report.",

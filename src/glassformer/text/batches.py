@@ -22,8 +22,8 @@ class Batches(Protocol[BatchOut]):
     """A corpus dealt into batches, anew for every epoch."""
 
     def __len__(self) -> int: ...
-    def epoch(self, number: int) -> list[Rows]:
-        """The batches of an epoch, as rows of the corpus."""
+    def epoch(self, number: int) -> Sequence[Rows]:
+        """The batches of an epoch, as rows of the corpus; of a large one each is made when it is looked up."""
 
     def batch(self, rows: Rows, epoch: int = 0) -> BatchOut:
         """These rows as tensors."""

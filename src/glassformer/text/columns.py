@@ -6,9 +6,10 @@ Lines end at a newline, and only there, so that other programs count them alike.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,22 @@ def _hub_columns(path: str, names: list[str], as_text: bool) -> list[list[str]]:
     return columns
 
 
+def hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of `hub:NAME`, each with its place, as they come: the data set is neither stored nor held (`streaming`).
+
+    Raises `InputError` as `read_columns` does, and where a row cannot be fetched.
+    """
+    rows = iter(_hub_open(path, streaming=True))
+    for number in itertools.count(1):
+        try:
+            row = next(rows, None)
+        except Exception as error:  # as in `_hub_open`
+            raise _hub_failed(path, error) from None
+        if row is None:
+            return
+        yield _hub_row(path, number), dict(row)
+
+
 def _hub_row(path: str, number: int) -> str:
     return f"{path}: row {number}"
 
@@ -226,8 +243,8 @@ def _label(value: object, labels: Sequence[str]) -> object:
     return labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
 
 
-def _hub_open(path: str) -> Any:
-    """The rows of one split of a data set."""
+def _hub_open(path: str, **how: Any) -> Any:
+    """The rows of one split of a data set; `how` it is loaded is said to the library."""
     name, config, split = _hub_parts(path)
     try:
         datasets = importlib.import_module("datasets")
@@ -237,15 +254,19 @@ def _hub_open(path: str) -> Any:
         if config and split is None and config not in datasets.get_dataset_config_names(name):
             config, split = None, config
         splits = [split] if split else list(datasets.get_dataset_split_names(name, config))
-        data = datasets.load_dataset(name, config, split=splits[0]) if len(splits) == 1 else None
+        data = datasets.load_dataset(name, config, split=splits[0], **how) if len(splits) == 1 else None
     except Exception as error:  # the network, the Hub and its client can fail in many ways, none of them ours
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"'{path}' cannot be read: {reason}. Check the name and the network.") from None
+        raise _hub_failed(path, error) from None
     if data is None:
         raise InputError(f"'{path}' must name one of the splits {', '.join(splits)}: {path}:{(splits or ['SPLIT'])[0]}")
-    if not len(data):
+    if not how and not len(data):
         raise InputError(f"{path}: the data set is empty.")
     return data
+
+
+def _hub_failed(path: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return InputError(f"'{path}' cannot be read: {reason}. Check the name and the network.")
 
 
 def _hub_parts(path: str) -> tuple[str, str | None, str | None]:

@@ -40,17 +40,10 @@ def read_documents(
 
     Raises `InputError` for files that are missing, empty or undecodable, and when no document is left.
     """
-    if split not in get_args(Split):
-        known = get_args(Split)
-        raise InputError(f"'split' must be one of {', '.join(known)}, got '{split}'.{did_you_mean(split, known)}")
+    refuse_split(path, split)
     if has_columns(path):
-        if split != "file":
-            raise InputError(
-                f"{path}: each row is a document; 'split = \"{split}\"' is for plain text. In a recipe that is "
-                "'data.documents': set it to \"file\"."
-            )
         [rows] = read_columns(path, [field])
-        documents = rows if part is None else rows[_between(part, len(rows))]
+        documents = rows if part is None else rows[between(part, len(rows))]
     else:
         text = read_text(path)
         documents = _split(text if part is None else share_of(text, part), split, str(path))
@@ -60,12 +53,29 @@ def read_documents(
     return documents
 
 
+def refuse_split(path: str | Path, split: str) -> None:
+    """`InputError` for a split that there is not, and for one of plain text where each row is a document."""
+    known = get_args(Split)
+    if split not in known:
+        raise InputError(f"'split' must be one of {', '.join(known)}, got '{split}'.{did_you_mean(split, known)}")
+    if has_columns(path) and split != "file":
+        raise InputError(
+            f"{path}: each row is a document; 'split = \"{split}\"' is for plain text. In a recipe that is "
+            "'data.documents': set it to \"file\"."
+        )
+
+
+def is_heading(line: str) -> bool:
+    """Whether a line is `= Title =`, which begins a document."""
+    return _HEADING.fullmatch(line) is not None
+
+
 def share_of(text: str, part: tuple[float, float]) -> str:
     """The piece of a text between two shares of its characters, `text[int(a n) : int(b n)]` for n characters.
 
     The shares (0, x) and (x, 1) cut a text in two without a gap. Raises `InputError` unless 0 <= a < b <= 1.
     """
-    return text[_between(part, len(text))]
+    return text[between(part, len(text))]
 
 
 def parse_part(path: str) -> tuple[str, tuple[float, float] | None]:
@@ -88,11 +98,12 @@ def parse_part(path: str) -> tuple[str, tuple[float, float] | None]:
     if found is None:
         raise InputError(f"'{path}': {path[opened:]} is no share of a text; {_WANTED}.")
     part = float(found[2] or 0), float(found[3] or 1)
-    _between(part, 0)
+    between(part, 0)
     return found[1], part
 
 
-def _between(part: tuple[float, float], size: int) -> slice:
+def between(part: tuple[float, float], size: int) -> slice:
+    """Which of `size` things lie between two shares. `InputError` unless 0 <= a < b <= 1."""
     start, end = part
     if not 0 <= start < end <= 1:
         raise InputError(f"[{start:g}:{end:g}] is no share of a text; {_WANTED}.")
@@ -111,7 +122,7 @@ def _split(text: str, split: Split, where: str) -> list[str]:
         return lines
     if split == "blank-line":
         return _joined(lines, [n for n, line in enumerate(lines) if not line.strip()])
-    headings = [n for n, line in enumerate(lines) if _HEADING.fullmatch(line)]
+    headings = [n for n, line in enumerate(lines) if is_heading(line)]
     if not headings:
         raise InputError(f"{where}: there is no heading, a line such as '= Title ='; choose another 'split'.")
     return _joined(lines, headings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -79,18 +80,56 @@ class LabelledBatch:
         return [self]
 
 
+class Packed(Protocol):
+    """Framed documents one after another: a long row of tokens, of which pieces are looked up by their places."""
+
+    def __len__(self) -> int: ...
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one document."""
+
+    def ids(self, places: Rows) -> Rows:
+        """The tokens there, int64."""
+
+    def documents(self, places: Rows) -> Rows:
+        """Numbers of the documents that they belong to, int64."""
+
+
+class PackedTexts:
+    """`Packed` in memory."""
+
+    def __init__(
+        self, documents: Sequence[Sequence[int]], before: Sequence[int] = (), after: Sequence[int] = ()
+    ) -> None:
+        ragged = Ragged(documents, before, after)
+        self._flat, self.several = ragged.flat, len(ragged.lengths) > 1
+        self._documents = np.repeat(np.arange(len(ragged.lengths)), ragged.lengths)
+
+    def __len__(self) -> int:
+        return len(self._flat)
+
+    def ids(self, places: Rows) -> Rows:
+        """See `Packed.ids`."""
+        return self._flat[places]
+
+    def documents(self, places: Rows) -> Rows:
+        """See `Packed.documents`."""
+        return self._documents[places]
+
+
 class Windows:
     """Documents one after another in windows of `context` tokens, each predicting the token after it.
 
-    A document is framed by `before` and `after` (ids). Where a window holds the end of one and the beginning of the
-    next, neither sees the other, and the next one's first token is not predicted. In training the first window of an
-    epoch begins at an offset drawn for it, and what is left over at both ends is left out; otherwise (`every`) every
-    token is predicted exactly once. Raises `InputError` for less text than one window, in training.
+    A document is framed by `before` and `after` (ids), unless the text is `Packed` already. Where a window holds the
+    end of one and the beginning of the next, neither sees the other, and the next one's first token is not predicted.
+    In training the first window of an epoch begins at an offset drawn for it, and what is left over at both ends is
+    left out; otherwise (`every`) every token is predicted exactly once. Raises `InputError` for less text than one
+    window, in training.
     """
 
     def __init__(
         self,
-        documents: Sequence[Sequence[int]],
+        documents: Sequence[Sequence[int]] | Packed,
         context: int,
         *,
         before: Sequence[int] = (),
@@ -99,40 +138,45 @@ class Windows:
         seed: int = 0,
         every: bool = False,
     ) -> None:
-        ragged = Ragged(documents, before, after)
-        self.flat, self.context, self.pad_id, self.seed, self.every = ragged.flat, context, pad_id, seed, every
-        self._document = np.repeat(np.arange(len(ragged.lengths)), ragged.lengths)
-        self._several = len(ragged.lengths) > 1
+        self.text = PackedTexts(documents, before, after) if isinstance(documents, Sequence) else documents
+        self.context, self.pad_id, self.seed, self.every = context, pad_id, seed, every
         least = 2 if every else context + 1
-        if len(self.flat) < least:
-            raise InputError(f"there are {len(self.flat)} tokens of text, fewer than a window needs ({least}).")
+        if len(self.text) < least:
+            raise InputError(f"there are {len(self.text)} tokens of text, fewer than a window needs ({least}).")
 
     def _offset(self, epoch: int) -> int:
-        room = min(self.context, len(self.flat) - self.context)
+        room = min(self.context, len(self.text) - self.context)
         return 0 if self.every else int(np.random.default_rng([self.seed, 1, epoch]).integers(room))
+
+    def count(self, epoch: int) -> int:
+        """How many windows an epoch has."""
+        predicted = len(self.text) - 1 - self._offset(epoch)
+        return -(-predicted // self.context) if self.every else predicted // self.context
 
     def lengths(self, epoch: int) -> Rows:
         """See `Examples.lengths`."""
-        predicted = len(self.flat) - 1 - self._offset(epoch)
-        whole, rest = divmod(predicted, self.context)
-        return np.array([self.context] * whole + ([rest] if self.every and rest else []), dtype=np.int64)
+        lengths = np.full(self.count(epoch), self.context, dtype=np.int64)
+        if self.every:
+            lengths[-1] = len(self.text) - 1 - self.context * (len(lengths) - 1)
+        return lengths
 
     def batch(self, rows: Rows, epoch: int) -> TextBatch:
         """See `Examples.batch`."""
-        starts = rows * self.context + self._offset(epoch)
-        width = min(self.context, int((len(self.flat) - 1 - starts).max()))
-        places = starts[:, None] + np.arange(width)
-        real = places < len(self.flat) - 1
-        places = np.minimum(places, len(self.flat) - 2)
-        ids = np.where(real, self.flat[places], self.pad_id)
-        same = real if not self._several else real & (self._document[places] == self._document[places + 1])
-        target = np.where(same, self.flat[places + 1], IGNORE)
-        documents = self._document[places] - self._document[places[:, :1]] if self._several else None
-        shared = documents is not None and bool(documents.any())
+        starts, last = rows * self.context + self._offset(epoch), len(self.text) - 1
+        width = min(self.context, int((last - starts).max()))
+        places = starts[:, None] + np.arange(width + 1)
+        real = places[:, :-1] < last
+        places = np.minimum(places, last)
+        tokens = self.text.ids(places)
+        same, inside = real, None
+        if self.text.several:
+            documents = self.text.documents(places)
+            same = real & (documents[:, :-1] == documents[:, 1:])
+            inside = documents[:, :-1] - documents[:, :1]
         return TextBatch(
-            torch.from_numpy(ids),
-            torch.from_numpy(target),
-            torch.from_numpy(documents) if documents is not None and shared else None,
+            torch.from_numpy(np.where(real, tokens[:, :-1], self.pad_id)),
+            torch.from_numpy(np.where(same, tokens[:, 1:], IGNORE)),
+            torch.from_numpy(inside) if inside is not None and inside.any() else None,
             int(real.sum()),
             bool(same.all()),
         )

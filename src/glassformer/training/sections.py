@@ -39,9 +39,10 @@ class Data:
     Question answering reads SQuAD's JSON or JSON Lines (`text/questions.py`, with `occurrence`).
 
     Language models read documents (`text/documents.py`): plain text cut as `documents` says, or the column `column`; a
-    file may be followed by a share of it, `"input.txt[0:0.9]"`. `context` is how many tokens they see at once.
-    `kind = "people"` makes documents about the people of the one file `train` (`text/people.py`), about so many
-    `people` (0 all), `variants` for each, drawn by `people_seed`.
+    file may be followed by a share of it, `"input.txt[0:0.9]"`. Folders of token shards (`text/shards.py`, made by
+    `glassformer tokenize`) bring their tokenizer, and a share of one is one of its documents. `context` is how many
+    tokens they see at once. `kind = "people"` makes documents about the people of the one file `train`
+    (`text/people.py`), about so many `people` (0 all), `variants` for each, drawn by `people_seed`.
 
     `max_tokens` is the longest text, or question with its piece of a context; 0 is what the model can read (384 for
     question answering). What is longer is refused, or cut off at the end with `truncate`; contexts of questions are

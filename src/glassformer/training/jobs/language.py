@@ -22,6 +22,7 @@ from glassformer.text.documents import parse_part, read_documents
 from glassformer.text.examples import Windows
 from glassformer.text.people import Person, people_documents, read_people
 from glassformer.text.pipeline import TextPipeline
+from glassformer.text.shards import is_shards
 from glassformer.text.tokenizer import Tokenizer
 from glassformer.training.gradients import Objective
 from glassformer.training.jobs.job import (
@@ -35,9 +36,11 @@ from glassformer.training.jobs.job import (
     spread,
     train_tokenizer,
 )
+from glassformer.training.jobs.sharded import prepare_shards, shards_of
 from glassformer.training.recipes import Data, Recipe
 
 NO_END = "this tokenizer has no token that ends a text: 'text.tokenizer' must be bpe, word or character."
+SHARDS_ARE_FOR = "language models train from them, and validate on them where they train from them; give text here"
 PROMPT_TOKENS, SAMPLE_TOKENS = 16, 48
 
 
@@ -48,7 +51,10 @@ def split_documents(data: Data, split: str, root: Root = None) -> list[str]:
     found = []
     for given in data.paths(split):
         path, part = parse_part(given)
-        found += read_documents(resolve(path, root), data.documents, data.column, part=part)
+        place = resolve(path, root)
+        if is_shards(place):
+            raise InputError(f"{place} is a folder of token shards: {SHARDS_ARE_FOR}.")
+        found += read_documents(place, data.documents, data.column, part=part)
     return found
 
 
@@ -58,11 +64,16 @@ def people_of(data: Data, root: Root = None) -> list[Person]:
 
 
 def prepare(given: Given) -> Prepared:
-    """Read train and valid, train the tokenizer on train (unless there is one), cut into windows.
+    """Read train and valid, train the tokenizer on train (unless there is one), cut into windows. Token shards are not
+    read: see `sharded.prepare_shards`.
 
     Every document stands between two end-of-text tokens. `InputError` for whatever is wrong with the files.
     """
     recipe = given.recipe
+    shards = shards_of(recipe.data, "train", given.root)
+    if shards is not None:
+        held_out = shards_of(recipe.data, "valid", given.root) or split_documents(recipe.data, "valid", given.root)
+        return prepare_shards(given, shards, held_out, context_of(given))
     documents = {split: split_documents(recipe.data, split, given.root) for split in ("train", "valid")}
     tokenizer = given.known_tokenizer() or train_tokenizer(recipe, documents["train"])
     context = context_of(given)
