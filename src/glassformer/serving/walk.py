@@ -80,11 +80,11 @@ def walk_document(
     site: str | None = None,
     place: int | None = None,
 ) -> Document:
-    """The steps of attention, in the head of the layer that is asked for (0 unless said) or, where nothing is, of a few.
+    """The steps of attention, in the head of the layer asked for (0 unless said) or, where nothing is, of a few.
 
     `site` names the attention, such as "decoder.cross_attention": by default the first one. `place` is the query to
-    begin with, by default the last. `target` is what an encoder-decoder is to write, by default its own (greedy search).
-    Raises `InputError` for a site, layer, head or place that there is not, and as `readings.reading`.
+    begin with, by default the last. `target` is what an encoder-decoder is to write, by default its own (greedy
+    search). Raises `InputError` for a site, layer, head or place that there is not, and as `readings.reading`.
     """
     places = _places(model.network)
     if not places:
@@ -252,8 +252,8 @@ _JOINS = (
     "one, are added up."
 )
 _OLDER = {
-    "Recurrent": "There is one head only: what was found stands beside the state that looked, and tanh(W [c; h] + b) of "
-    "both is what the head for words reads (Luong et al. 2015, equation 5).",
+    "Recurrent": "There is one head only: what was found stands beside the state that looked, and tanh(W [c; h] + b) "
+    "of both is what the head for words reads (Luong et al. 2015, equation 5).",
     "Convolutional": "There is one head only: what was found is multiplied by √m, for m source tokens, and by W, and "
     "added to the state that looked (Gehring et al. 2017, section 3.3).",
 }
