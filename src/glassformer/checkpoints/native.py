@@ -28,7 +28,15 @@ from glassformer.checkpoints.files import (
     verify_checksum,
     write_json,
 )
-from glassformer.checkpoints.tensors import fill_network, network_tensors, read_tensors, write_tensors
+from glassformer.checkpoints.shards import FOLDER as SHARDS
+from glassformer.checkpoints.shards import open_shards
+from glassformer.checkpoints.tensors import (
+    Stored,
+    fill_network,
+    network_tensors,
+    read_tensors,
+    write_tensors,
+)
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.int8 import Int8Linear
 from glassformer.layers.low_rank import merge_low_rank
@@ -37,7 +45,7 @@ from glassformer.settings import from_mapping, to_mapping
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
 
-FORMAT = 3  # the newest that is read; 2 is written for quantised weights, 3 for adapters, else 1
+FORMAT = 4  # the newest that is read; 2 is written for quantised weights, 3 for adapters, 4 for shards, else 1
 INDEX = "glassformer.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
@@ -87,14 +95,16 @@ def save(
     *,
     extra: dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
-    blocks: Mapping[str, Tensor] | None = None,
+    blocks: Mapping[str, Tensor | Stored] | None = None,
     precision: str = "",
     adapter: Adapter | None = None,
+    shards: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a network with its text side to `folder`, which is made where needed.
 
     `dtype` stores the floating-point weights as that type (`torch.float16` halves the file). `blocks` are stored in
     place of the weights that they are named after, and `precision` says what they are; see `checkpoints.quantized`.
+    `shards` are files of weights that are in the folder already, with their SHA-256: then no weights are written.
     With `adapter` only what was trained is written (`adapter_tensors`); all else, the tokenizer too, is that of the
     base, which is needed to load them. A checkpoint already in the folder stays whole until the new one is. `extra` is
     kept as it is, for people: plain JSON values.
@@ -109,17 +119,17 @@ def save(
     if config.get("attention") == "dense":  # as it was written before there was another
         del config["attention"]
     kept = network_tensors(network) if adapter is None else adapter_tensors(network)
-    tensors = {**kept, **(blocks or {})}
     if dtype is not None:
-        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+        kept = {name: t.to(dtype) if t.is_floating_point() else t for name, t in kept.items()}
+    tensors: dict[str, Tensor | Stored] = {**kept, **(blocks or {})}
     folder.mkdir(parents=True, exist_ok=True)
     _settle(folder)
     try:
-        files = {WEIGHTS: write_tensors(_new(folder, WEIGHTS), tensors)}
+        files = dict(shards) if shards else {WEIGHTS: write_tensors(_new(folder, WEIGHTS), tensors)}
         if adapter is None:
             files[TOKENIZER] = _write_tokenizer(folder, tokenizer)
         content = {
-            "format": 3 if adapter else 2 if precision else 1,
+            "format": 4 if shards else 3 if adapter else 2 if precision else 1,
             "family": kind,
             "config": config,
             "task": task,
@@ -163,7 +173,7 @@ def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None
     kind = family(index.family, where)
     config = from_mapping(kind.config, index.config, f"{where} [config]")
     pipeline = from_mapping(TextPipeline, index.text, f"{where} [text]")
-    weights = _verified(folder, WEIGHTS, index)
+    weights = _weights(folder, index)
     held = None if index.adapter is None else _base(index.adapter, folder, base)
     tokenizer = Tokenizer.load(_verified(folder, TOKENIZER, index)) if held is None else held.tokenizer
     if tokenizer.vocab_size > config.vocab_size:  # embeddings may have rows to spare
@@ -171,15 +181,15 @@ def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None
             f"{folder}: the vocabulary does not fit the network: {TOKENIZER} has {tokenizer.vocab_size} tokens, "
             f"the config's 'vocab_size' is {config.vocab_size}. Both must come from the same training."
         )
-    tensors = read_tensors(weights)
+    tensors = _read(weights)
     blocks = {name: t for name, t in tensors.items() if t.dtype == torch.uint8} if index.precision else {}
-    tensors |= {name: _numbers(t, f"{weights}: '{name}'", skip=stored) for name, t in blocks.items()}
+    tensors |= {name: _numbers(t, f"{weights[0]}: '{name}'", skip=stored) for name, t in blocks.items()}
     with torch.random.fork_rng(devices=[]):  # building draws initial weights; loading must not move the user's seed
         network = kind.network(config)
         if held is not None and index.adapter is not None:
             assemble(network, index.adapter, tensors, held.network, str(folder))
     if held is None:
-        fill_network(network, tensors, str(weights))
+        fill_network(network, tensors, str(weights[0]))
     elif merge:
         merge_low_rank(network)
         network.requires_grad_(True)
@@ -208,7 +218,31 @@ def _numbers(blocks: Tensor, where: str, skip: bool) -> Tensor:
 def read_weights(folder: str | Path) -> dict[str, Tensor]:
     """The tensors of the checkpoint in `folder` without its network; the errors of `load` for damaged files."""
     folder = Path(folder)
-    return read_tensors(_verified(folder, WEIGHTS, read_index(folder)))
+    return _read(_weights(folder, read_index(folder)))
+
+
+def open_weights(folder: str | Path, *, verify: bool = True) -> dict[str, Stored]:
+    """`read_weights`, each tensor read when it is asked for; without `verify`, files may have changed."""
+    folder = Path(folder)
+    if verify:
+        return open_shards(_weights(folder, read_index(folder)))
+    return open_shards([*weight_files(folder)])
+
+
+def weight_files(folder: Path) -> dict[Path, str]:
+    """The files that hold a checkpoint's weights, one or several of shards, with what their SHA-256 must be."""
+    files = read_index(folder).files
+    return {folder / name: files[name] for name in sorted(files) if name == WEIGHTS or name.startswith(f"{SHARDS}/")}
+
+
+def _weights(folder: Path, index: _Index) -> list[Path]:
+    """The files that hold a checkpoint's weights, verified."""
+    shards = sorted(name for name in index.files if name.startswith(f"{SHARDS}/"))
+    return [_verified(folder, name, index) for name in shards or [WEIGHTS]]
+
+
+def _read(files: list[Path]) -> dict[str, Tensor]:
+    return read_tensors(files[0]) if len(files) == 1 else {name: t.dense() for name, t in open_shards(files).items()}
 
 
 def read_index(folder: Path) -> _Index:

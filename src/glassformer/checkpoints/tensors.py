@@ -7,12 +7,13 @@ The writer is ours because it streams: nothing is held twice in memory, the SHA-
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
@@ -35,6 +36,8 @@ _names = {
     torch.bool: "BOOL",
 }
 
+_types = {name: dtype for dtype, name in _names.items()}
+
 _SAFETENSORS = "a safetensors file"
 _OBJECTS = "a file of Python objects, as torch.save writes"
 _ARCHIVE = "a zip archive, as torch.save writes"
@@ -51,24 +54,39 @@ _signatures = {
 }
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Write a safetensors file, force it to the disk, and return its SHA-256. `metadata` are texts of its header."""
+class Stored(Protocol):
+    """A tensor on the disk: what it is, and its numbers when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def dense(self) -> Tensor:
+        """The numbers, on the CPU."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor | Stored], metadata: Mapping[str, str] | None = None) -> str:
+    """Write a safetensors file, force it to the disk, and return its SHA-256. `metadata` are texts of its header.
+
+    What is stored elsewhere is read when its turn comes, so that one of these tensors is in memory at a time.
+    """
     return write_stream(path, _stream(tensors, metadata or {}))
 
 
-def _stream(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[Any]:
+def _stream(tensors: Mapping[str, Tensor | Stored], metadata: Mapping[str, str]) -> Iterator[Any]:
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, tensor in tensors.items():
-        end = offset + tensor.numel() * tensor.element_size()
+        end = offset + math.prod(tensor.shape) * tensor.dtype.itemsize
         header[name] = {"dtype": _names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     yield struct.pack("<Q", len(text)) + text
     for tensor in tensors.values():
-        if tensor.numel():
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if math.prod(tensor.shape):
+            numbers = tensor if isinstance(tensor, Tensor) else tensor.dense()
+            flat = numbers.detach().cpu().contiguous().reshape(-1)
             yield flat.view(torch.uint8).numpy().data
 
 
@@ -87,6 +105,7 @@ class LazyTensor:
 
     name: str
     shape: tuple[int, ...]
+    dtype: torch.dtype
     _path: Path = field(repr=False)
     _file: Any = field(repr=False, compare=False)
 
@@ -101,7 +120,17 @@ def open_tensors(path: Path) -> dict[str, LazyTensor]:
     with _readable(path):
         file = safetensors.safe_open(path, framework="pt")
         names: list[str] = file.keys()
-        return {name: LazyTensor(name, tuple(file.get_slice(name).get_shape()), path, file) for name in names}
+        pieces = {name: file.get_slice(name) for name in names}
+        return {
+            name: LazyTensor(name, tuple(piece.get_shape()), _types.get(piece.get_dtype(), torch.float32), path, file)
+            for name, piece in pieces.items()
+        }
+
+
+def header_of(path: Path) -> dict[str, str]:
+    """The texts in a safetensors file's header; the errors of `read_tensors`."""
+    with _readable(path):
+        return safetensors.safe_open(path, framework="pt").metadata() or {}
 
 
 @contextmanager

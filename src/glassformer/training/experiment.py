@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,23 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from glassformer.checkpoints.adapters import trained_names
-from glassformer.checkpoints.native import save
-from glassformer.checkpoints.tensors import fill_network
 from glassformer.errors import InputError, did_you_mean
-from glassformer.layers.low_rank import has_low_rank, merge_low_rank
-from glassformer.layers.sites import share
+from glassformer.models.config import Config
 from glassformer.tasks.model import Model
-from glassformer.training.averaging import mean_tensors
-from glassformer.training.display import Display, Silent, size
+from glassformer.training.display import Display, Silent
+from glassformer.training.finishing import as_it_is, extra_of, finish, finish_divided, write_model
 from glassformer.training.jobs import Prepared, job_of
 from glassformer.training.jobs.job import Given
 from glassformer.training.logs import check_log, open_log
-from glassformer.training.machine import share_of_limit, training_flops
 from glassformer.training.origins import origin
 from glassformer.training.parallel import Learner, applied, check_layout, check_network, dealt, placed, refitted
+from glassformer.training.parallel.checkpoints import gathered
+from glassformer.training.parallel.drawing import Draws, fill, unfilled
 from glassformer.training.plan import plan
 from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
 from glassformer.training.ranks import Ranks, processes
@@ -225,7 +219,7 @@ def _train(
     ranks = placed(ranks, recipe.parallel)
     keep_large_buffers()
     torch.manual_seed(recipe.training.seed)
-    built = _build(recipe, prepared, start)
+    built, draws = _build_to_train(recipe, prepared, start)
     network = built.network
     model = Model(network, prepared.tokenizer, prepared.pipeline, job.name, prepared.eos_ids)
     if recipe.training.recompute:
@@ -233,16 +227,20 @@ def _train(
     objective = job.objective(recipe, network)
     fast = compiled(objective, means.compile and recipe.parallel.whole)
     learner = applied(network, fast, recipe.parallel, ranks, torch.device(means.device))
+    if draws is not None:
+        fill(learner.network, draws, torch.device(means.device))
+    model = dataclasses.replace(model, network=learner.whole)
     validation = Validation(
-        network, lambda: as_it_is(model), objective, job, prepared, recipe, precision=means.precision
+        network, lambda: _as_trained(model, learner, ranks), objective, job, prepared, recipe, precision=means.precision
     )
+    together = validation if ranks.size == 1 else _divided(validation, learner, ranks)
     logs = (open_log(log, run.folder),) if log and ranks.leads else ()
     trainer = Trainer(
         learner,
         dealt(prepared.train, recipe.parallel, ranks),
-        validation if ranks.size == 1 else _divided(validation, learner, ranks),
+        together,
         run,
-        lambda folder: _write_model(folder, model, built, _extra(run, trainer)),
+        lambda folder, shards: write_model(folder, model, built, extra_of(run, trainer), shards=shards),
         display=display,
         factors=built.factors,
         precision=means.precision,
@@ -251,13 +249,15 @@ def _train(
     )
     resumed = trainer.restore()
     display.say(f"{'Going on with' if resumed else 'Training'} {run.folder}")
-    display.table(plan(recipe, network, prepared, trainer.progress.step, means.device, means.precision))
+    display.table(plan(recipe, learner.whole, prepared, trainer.progress.step, means.device, means.precision))
     if not trainer.finished:
         ranks.first(run.reopen_model)
     try:
         trainer.fit()
+        if learner.divided:
+            return finish_divided(trainer, together, model, built, run, display)
         finished: list[Model] = []
-        ranks.first(lambda: finished.append(_finish(trainer, validation, model, built, run, display)))
+        ranks.first(lambda: finished.append(finish(trainer, validation, model, built, run, display)))
         return ranks.together(lambda: finished[0] if finished else Model.load(run.folder))
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
@@ -267,6 +267,26 @@ def _train(
     finally:
         for each in logs:
             each.close()
+
+
+def _build_to_train(recipe: Recipe, prepared: Prepared, start: Start | None) -> tuple[Built, Draws | None]:
+    """The network; where it will be divided, without numbers if it is a fresh Transformer: these are drawn later."""
+    layout = recipe.parallel
+    later = layout.shard * layout.tensor > 1 and start is None and isinstance(recipe.network_config(100), Config)
+    if not later:
+        return _build(recipe, prepared, start), None
+    with unfilled() as draws:
+        built = _build(recipe, prepared, start)
+    draws.names(built.network)
+    return built, draws
+
+
+def _as_trained(model: Model, learner: Learner, ranks: Ranks) -> Model:
+    """The model as it is now; of a divided network gathered in the first process, and without numbers elsewhere."""
+    if not learner.divided:
+        return as_it_is(model)
+    network = gathered(learner, ranks)
+    return model if network is None else as_it_is(dataclasses.replace(model, network=network))
 
 
 def _divided(validation: Validation, learner: Learner, ranks: Ranks) -> Validation:
@@ -279,101 +299,6 @@ def _divided(validation: Validation, learner: Learner, ranks: Ranks) -> Validati
         prepared=dataclasses.replace(validation.prepared, valid=held),
         ranks=ranks,
     )
-
-
-def as_it_is(model: Model) -> Model:
-    """A model of the weights as they are now: nothing that running prepared before is kept, and low-rank layers are
-    merged, on a copy."""
-    if not has_low_rank(model.network):
-        return dataclasses.replace(model)
-    network = share(model.network)
-    merge_low_rank(network)
-    return dataclasses.replace(model, network=network)
-
-
-def _finish(trainer: Trainer, validation: Validation, model: Model, built: Built, run: Run, display: Display) -> Model:
-    """Average, or take the best checkpoint; measure it; make the run folder its checkpoint."""
-    count = run.recipe.evaluation.average
-    found = run.checkpoints()
-    if count > 1:
-        steps = list(run.regular_checkpoints())[-count:]
-    else:
-        best = trainer.progress.best_step
-        steps = [best if best in found else max(found)]
-    tensors = mean_tensors([found[step] for step in steps])
-    fill_network(model.network, tensors, str(run.folder), only=trained_names(model.network))
-    measured = _measured_before(run, steps) or validation.measure()
-    line = {"step": trainer.progress.step, "final": True, "checkpoints": steps, **measured}
-    run.append_metrics({**line, "seconds": round(trainer.progress.seconds, 3)})
-    model.network.eval()
-    finished = as_it_is(model)
-    validation.job.settle(finished, validation.prepared, run.recipe)
-    model.network.config = finished.network.config  # type: ignore[assignment]
-    try:
-        _write_model(run.folder, model, built, {**_extra(run, trainer), "checkpoints": steps, **measured})
-    except OSError as error:
-        raise InputError(
-            f"The finished model cannot be written to {run.folder} ({error.strerror}); its checkpoints are whole. "
-            f"Make room, then: {run.resume_command()}"
-        ) from None
-    what = f"the mean of {len(steps)} checkpoints" if len(steps) > 1 else f"the checkpoint of step {steps[0]}"
-    shown = " · ".join(f"{name} {value:.4g}" for name, value in measured.items())
-    display.say(f"Finished: {run.folder} is {what}, {shown}")
-    display.table(used(run, model.network, validation.prepared, trainer.precision))
-    return finished
-
-
-def used(run: Run, network: nn.Module, prepared: Prepared, precision: str) -> list[tuple[str, str]]:
-    """What the training took: memory, and the share of the machine's limit that its products had."""
-    config: Any = network.config
-    rates = [line["tokens_per_second"] for line in run.metrics() if "tokens_per_second" in line]
-    parameters = list(network.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad) / sum(p.numel() for p in parameters)
-    rate = statistics.median(rates) if rates else 0.0
-    flops = training_flops(config, _context(run.recipe, prepared), trained)
-    share = share_of_limit(flops, rate / run.recipe.parallel.processes, precision, torch.get_num_threads())
-    limit = f"{100 * share:.0f} % of this machine's {precision} limit" if share else _UNMEASURED
-    return [
-        ("memory", f"{size(peak_memory())} at most" if peak_memory() else "unknown"),
-        ("speed", f"{rate:,.0f} tokens/s; {limit}"),
-    ]
-
-
-_UNMEASURED = "the share of this machine's limit is unknown (glassformer machine measures it)"
-
-
-def _context(recipe: Recipe, prepared: Prepared) -> float:
-    """How many tokens one attends to: the mean row."""
-    if recipe.task == "language-modeling":
-        return recipe.data.context
-    batches = prepared.train.epoch(0)
-    rows = sum(map(len, batches))
-    return len(batches) * recipe.training.batch_tokens / rows
-
-
-def peak_memory() -> float:
-    """The most bytes that this process has held at once; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
-
-
-def _measured_before(run: Run, steps: list[int]) -> dict[str, float]:
-    """What the evaluation at that step found, if the model is one checkpoint that was evaluated."""
-    lines = [line for line in run.metrics() if "valid_loss" in line and [line["step"]] == steps]
-    return {key: value for key, value in lines[-1].items() if key.startswith("valid_")} if lines else {}
-
-
-def _write_model(folder: Path, model: Model, built: Built, extra: dict[str, Any]) -> None:
-    kept = ({"eos_ids": list(model.eos_ids)} if model.eos_ids else {}) | extra
-    save(folder, model.network, model.tokenizer, model.pipeline, model.task, extra=kept, adapter=built.adapter)
-
-
-def _extra(run: Run, trainer: Trainer) -> dict[str, Any]:
-    return {"run": run.recipe.name, "seed": run.recipe.training.seed, "step": trainer.progress.step}
 
 
 def _means(recipe: Recipe) -> Means:

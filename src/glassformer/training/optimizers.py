@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from glassformer.checkpoints.tensors import Stored
 from glassformer.errors import InputError
 from glassformer.training.muon import Muon
-from glassformer.training.parallel.learner import share_of
+from glassformer.training.parallel.learner import Learner
 from glassformer.training.precision import pick_precision
 from glassformer.training.recipes import Training
 
@@ -107,12 +108,38 @@ def fill_optimizer(
 
     `InputError` where a tensor belongs to no parameter, or to one that is frozen.
     """
-    parameters = dict(network.named_parameters())
+    for name, field, parameter in _owned(optimizer, network, network, tensors, where):
+        optimizer.state[parameter][field] = tensors[f"{name}/{field}"].to(parameter.device)
+
+
+def prepare_optimizer(
+    optimizer: torch.optim.Optimizer, learner: Learner, stored: Mapping[str, Stored], where: str
+) -> dict[str, Tensor]:
+    """Make room in an optimizer for the `stored` tensors, as far as this process has their parameters, and return what
+    is to be filled: shares where the parameters are shares. The errors of `fill_optimizer`."""
+    found = {}
+    for name, field, parameter in _owned(optimizer, learner.network, learner.whole, stored, where):
+        tensor, device = stored[f"{name}/{field}"], parameter.device
+        if tuple(tensor.shape) == tuple(parameter.shape):
+            place = torch.zeros_like(parameter, dtype=tensor.dtype)
+        else:  # a counter
+            place = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
+        optimizer.state[parameter][field] = found[f"{name}/{field}"] = place
+    return found
+
+
+def _owned(
+    optimizer: torch.optim.Optimizer, network: nn.Module, whole: nn.Module, keys: Iterable[str], where: str
+) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """Name, field and parameter of the optimizer's tensors whose parameters are in `network`, a part of `whole`."""
+    own, known = dict(network.named_parameters()), {name for name, _ in whole.named_parameters()}
     trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    for key, tensor in tensors.items():
+    for key in keys:
         name, _, field = key.rpartition("/")
-        if name not in parameters:
+        if name not in known:
             raise InputError(f"{where}: '{key}' belongs to no parameter of the network.")
-        if parameters[name] not in trained:
+        if name not in own:
+            continue
+        if own[name] not in trained:
             raise InputError(f"{where}: '{key}' belongs to a frozen parameter: it was trained when this was saved.")
-        optimizer.state[parameters[name]][field] = share_of(tensor.to(parameters[name].device), parameters[name])
+        yield name, field, own[name]

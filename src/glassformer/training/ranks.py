@@ -78,7 +78,7 @@ class Ranks:
         if self.size == 1:
             return work()
         found, failed = _tried(work) if self.leads else (None, None)
-        result, message = self._told([found, failed])[0]
+        result, message = self.told([found, failed])[0]
         if message is not None:
             raise self.error(message)
         return result
@@ -88,14 +88,14 @@ class Ranks:
         if self.size == 1:
             return work()
         found, failed = _tried(work)
-        for rank, message in enumerate(self._told(failed)):
+        for rank, message in enumerate(self.told(failed)):
             if message is not None:
                 raise self.error(f"process {rank} of {self.size}: {message}" if rank else message)
         return found  # type: ignore[return-value]
 
     def agree(self, what: str, value: str) -> None:
         """`InputError` that names the first process whose value is not that of process 0."""
-        values = self._told(value) if self.size > 1 else [value]
+        values = self.told(value)
         for rank, other in enumerate(values):
             if other != values[0]:
                 raise self.error(f"{what} of process {rank} of {self.size} differs from that of process 0.")
@@ -104,8 +104,10 @@ class Ranks:
         """An error that all processes raise at this point: only the first one's is reported."""
         return InputError(message) if self.leads else Followed(message)
 
-    def _told(self, value: Any) -> list[Any]:
-        """What every process says here, by rank."""
+    def told(self, value: Any) -> list[Any]:
+        """What every process says here, by rank: JSON values."""
+        if self.size == 1:
+            return [value]
         said = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         dist.all_gather(lengths, torch.tensor([len(said)]))

@@ -104,7 +104,7 @@ class Run:
             with open(self.folder / METRICS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise InputError(self._not_written(METRICS, error)) from None
+            raise InputError(self.not_written(METRICS, error)) from None
 
     def metrics_bytes(self) -> int:
         """Length of metrics.jsonl, forced to the disk: a checkpoint remembers it."""
@@ -162,7 +162,7 @@ class Run:
             sync_folder(final.parent)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise InputError(self._not_written(f"the checkpoint of step {step}", error)) from None
+            raise InputError(self.not_written(f"the checkpoint of step {step}", error)) from None
         return final
 
     def prune(self, keep: int, best: int | None) -> None:
@@ -194,7 +194,8 @@ class Run:
         """What to type to go on."""
         return f"glassformer train --resume {self.folder}"
 
-    def _not_written(self, what: str, error: OSError) -> str:
+    def not_written(self, what: str, error: OSError) -> str:
+        """For messages: what the disk did not take, why, and how to go on."""
         reason = error.strerror or str(error)
         return (
             f"{self.folder}: {what} cannot be written ({reason}); {self.last_good()}. "

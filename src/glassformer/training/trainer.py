@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import signal
 import threading
 import time
@@ -13,7 +15,10 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from glassformer.checkpoints.files import sync_folder
+from glassformer.checkpoints.shards import FOLDER
 from glassformer.errors import InputError
 from glassformer.tasks.objectives import Loss
 from glassformer.text.batches import Batches, Cursor
@@ -22,12 +27,17 @@ from glassformer.training.gradients import Objective, accumulate, clip_gradients
 from glassformer.training.logs import Log
 from glassformer.training.optimizers import build_optimizer, optimizer_tensors, set_learning_rate
 from glassformer.training.parallel import Learner
+from glassformer.training.parallel.checkpoints import write_shards
 from glassformer.training.precision import return_free_memory
 from glassformer.training.ranks import ALONE, Ranks
 from glassformer.training.runs import Run
 from glassformer.training.schedules import batches_at, learning_rate
-from glassformer.training.snapshots import Progress, read_snapshot, write_snapshot
+from glassformer.training.snapshots import Progress, kept_tensors, read_divided, read_snapshot, write_snapshot
 from glassformer.training.validation import Validation, means
+
+WEIGHTS, MOMENTS = FOLDER, f"training/{FOLDER}"
+PARTS = (WEIGHTS, MOMENTS)
+"""The folders of a checkpoint in shards."""
 
 ECHO = 2.0
 """Seconds within which a second signal is torchrun's, which passes on the Ctrl-C that the terminal has sent already."""
@@ -42,8 +52,8 @@ class Trainer:
 
     Every step is a function of (weights, optimizer, step number) and the recipe alone: batches come from
     (seed, epoch), dropout from (seed, step, micro-batch, rank). After a step, in this order: the metrics line, the
-    evaluation, the checkpoint. `write_model` writes the checkpoint's model into a folder. Of several `ranks` all go
-    the same way, and the first one writes.
+    evaluation, the checkpoint. `write_model` writes the checkpoint's model into a folder; where it is given the SHA-256
+    of shards, the weights are there. Of several `ranks` all go the same way, and the first one writes, but for shards.
     """
 
     def __init__(
@@ -52,7 +62,7 @@ class Trainer:
         batches: Batches[Any],
         validation: Validation,
         run: Run,
-        write_model: Callable[[Path], None],
+        write_model: Callable[[Path, Mapping[str, str] | None], None],
         *,
         display: Display,
         factors: Mapping[str, float] | None = None,
@@ -79,8 +89,10 @@ class Trainer:
         newest = ranks.first(lambda: max(self.run.checkpoints(), default=0))
         if newest:
             folder = self.run.checkpoint(newest)
-            self.progress = ranks.together(lambda: read_snapshot(folder, learner.whole, self.optimizer, self.network))
-            learner.spread()
+            if learner.divided:
+                self.progress = read_divided(folder, learner, self.optimizer, ranks)
+            else:
+                self.progress = ranks.together(lambda: read_snapshot(folder, self.network, self.optimizer))
             ranks.first(self._prune)
         ranks.first(lambda: self.run.cut_metrics(self.progress.metrics_bytes))
         return bool(newest)
@@ -203,7 +215,6 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Measure, write the line, show samples; whether this is the best so far."""
         step, began = self.progress.step, time.perf_counter()
-        self.learner.collect()
         measured = self.validation.measure()
         value = measured[self.validation.metric]
         best = self.validation.better(value, self.progress.best_value)
@@ -215,7 +226,7 @@ class Trainer:
         self._write({"step": step, **measured, "best_step": self.progress.best_step, "seconds": round(seconds, 3)})
         shown = " · ".join(f"{name} {value:.4g}" for name, value in measured.items())
         self.display.say(f"step {step}: {shown}{' (best so far)' if best else ''}")
-        self.ranks.first(self._show_samples)
+        self._show_samples()
         return best
 
     def _show_samples(self) -> None:
@@ -226,19 +237,43 @@ class Trainer:
         """Publish `checkpoints/step-N`, where it is not there, and remove what need not stay."""
         if self.ranks.first(lambda: self.progress.step in self.run.checkpoints()):
             return
-        self.learner.collect()
-        moments = self.learner.gathered(optimizer_tensors(self.optimizer, self.network))
+        self.progress.metrics_bytes = self.ranks.first(self.run.metrics_bytes)
+        moments = optimizer_tensors(self.optimizer, self.network)
+        shards = self._write_shards(moments) if self.learner.divided else None
 
         def write(folder: Path) -> None:
-            self._write_model(folder)
-            write_snapshot(folder, moments, self.progress)
+            if shards is None:
+                self._write_model(folder, None)
+                write_snapshot(folder, moments, self.progress)
+                return
+            (folder / "training").mkdir()
+            for name in PARTS:
+                sync_folder(self._shards_folder() / name)
+                os.rename(self._shards_folder() / name, folder / name)
+            self._write_model(folder, {f"{FOLDER}/{name}": digest for name, digest in shards[WEIGHTS].items()})
+            write_snapshot(folder, {}, self.progress, shards[MOMENTS])
 
         def publish() -> None:
-            self.progress.metrics_bytes = self.run.metrics_bytes()
             self.run.publish(self.progress.step, write)
+            shutil.rmtree(self._shards_folder(), ignore_errors=True)
             self._prune()
 
         self.ranks.first(publish)
+
+    def _shards_folder(self) -> Path:
+        """Where all processes write before the first one publishes; what a kill leaves of it is cleared on resuming."""
+        return self.run.folder / "checkpoints" / f".step-{self.progress.step}.shards"
+
+    def _write_shards(self, moments: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+        """What every process has of weights and moments, written by all at once: SHA-256 by file."""
+        folder = self._shards_folder()
+        contents = {WEIGHTS: kept_tensors(self.network), MOMENTS: moments}
+        try:
+            return {part: write_shards(folder / part, contents[part], self.ranks) for part in PARTS}
+        except OSError:
+            self.ranks.first(lambda: shutil.rmtree(folder, ignore_errors=True))
+            what = f"the checkpoint of step {self.progress.step}"
+            raise self.ranks.error(self.ranks.first(lambda: self.run.not_written(what, error))) from None
 
     def _prune(self) -> None:
         keep = max(self.settings.keep, self.run.recipe.evaluation.average)

@@ -66,7 +66,8 @@ class Validation:
     """Judges one network on the held-out data. `measure` is called between steps and draws nothing at random.
 
     `model` gives the network as it is now, with what running it needs. With several `ranks` each measures the loss of
-    its rows, and the first one what the task wants of the model; `samples` is for that one alone.
+    its rows, and the first one what the task wants of the model. All processes must call the same methods, as `model`
+    gathers a network of which each has a part: with the metric "loss", and no samples, that is never done.
     """
 
     network: nn.Module
@@ -93,20 +94,26 @@ class Validation:
         """The loss, and with a metric that does not come with it, those of the task."""
         result = held_out_loss(self.network, self.objective, self.prepared.valid, self.precision, self.ranks)
         if self.metric not in result:
-            scores = self.ranks.first(self._scores)
+            model = self.model()
+            scores = self.ranks.first(lambda: self._scores(model))
             result |= {f"valid_{name}": value for name, value in scores.items()}
         return result
 
-    def _scores(self) -> dict[str, float]:
+    def _scores(self, model: Model) -> dict[str, float]:
         with self._judging():
-            return self.job.score(self.model(), self.prepared, self.recipe)
+            return self.job.score(model, self.prepared, self.recipe)
 
     def samples(self, count: int) -> list[Sample]:
         """What the model makes of a few texts spread over the held-out data."""
         if count == 0:
             return []
-        with self._judging():
-            return self.job.samples(self.model(), self.prepared, self.recipe, count)
+        model = self.model()
+
+        def shown() -> list[Sample]:
+            with self._judging():
+                return self.job.samples(model, self.prepared, self.recipe, count)
+
+        return self.ranks.first(shown)
 
     @contextmanager
     def _judging(self) -> Iterator[None]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,11 @@ from glassformer.training.gradients import Backwards, Objective, gradient_norm
 class Learner:
     """A network with its objective, as this process trains them; by default alone.
 
-    `network` is what the optimizer changes and `whole` the same network as everybody knows it, which is another object
-    only where `network` is sharded. Backward passes run in `joined(last)`, where `last` says that gradients are
-    complete after this one; or `backwards` runs those of a whole step. Gradients are means over `shares` processes, and
-    `norm` gives their norm over all of the network.
+    `network` is what the optimizer changes: all of the network, shares of its tensors, or a part of its modules, always
+    under the names that these have in the `whole`. That is the same object where this process has everything, else a
+    `skeleton`: no process holds all numbers. Backward passes run in `joined(last)`, where `last` says that gradients
+    are complete after this one; or `backwards` runs those of a whole step. Gradients are means over `shares` processes,
+    and `norm` gives their norm over all of the network.
     """
 
     network: nn.Module
@@ -31,32 +32,24 @@ class Learner:
     backwards: Backwards | None = None
     norm: Callable[[nn.Module], float] = gradient_norm
 
-    @torch.no_grad()
-    def collect(self) -> None:
-        """Bring `whole` up to date with what was trained. All processes must call it, as `spread` and `gathered`."""
-        for part, full in self._pairs():
-            full.copy_(part.full_tensor())
-
-    @torch.no_grad()
-    def spread(self) -> None:
-        """Bring what is trained up to date with `whole`."""
-        for part, full in self._pairs():
-            part.copy_(share_of(full, part))
-
-    def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of which each process may have a share, whole and on the CPU."""
-        if self.network is self.whole:
-            return dict(tensors)
-        return {name: getattr(x, "full_tensor", lambda x=x: x)().cpu() for name, x in tensors.items()}
-
-    def _pairs(self) -> Iterator[tuple[Any, Tensor]]:
-        if self.network is not self.whole:
-            yield from zip(self.network.parameters(), self.whole.parameters(), strict=True)
+    @property
+    def divided(self) -> bool:
+        """Whether this process has a part only of the network, or of its tensors."""
+        return self.network is not self.whole
 
 
 def alone(network: nn.Module, objective: Objective) -> Learner:
     """A network that one process trains."""
     return Learner(network, objective, network)
+
+
+def skeleton(network: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation mode whose parameters are on the meta device: names and shapes, no numbers."""
+    empty = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        for parameter in network.parameters()
+    }
+    return copy.deepcopy(network, empty).eval()
 
 
 def share_of(full: Tensor, part: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from glassformer.layers.block import Block
 from glassformer.tasks.objectives import Loss
 from glassformer.training.gradients import Objective
 from glassformer.training.parallel.layouts import joined_mesh
-from glassformer.training.parallel.learner import Learner
+from glassformer.training.parallel.learner import Learner, skeleton
 from glassformer.training.parallel.step import Step, objective_of
 from glassformer.training.parallel.tensor import tensor_parallel
 
@@ -25,13 +24,13 @@ def sharded(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
     """
     from torch.distributed.fsdp import fully_shard
 
-    part = copy.deepcopy(network)  # goes to the device share by share, and is never whole there
-    step = Step(part, objective)
+    whole = skeleton(network)
+    step = Step(network, objective)
     if mesh["tensor"].size() > 1:
-        tensor_parallel(part, mesh["tensor"])
+        tensor_parallel(network, mesh["tensor"])
     inner = joined_mesh(mesh, ("shard", "context"))
     where = mesh["data", inner.mesh_dim_names[0]] if mesh["data"].size() > 1 else inner
-    for module in part.modules():
+    for module in network.modules():
         if isinstance(module, Block) and module.cross_attention is None:
             fully_shard(module, mesh=where)
     fully_shard(step, mesh=where)
@@ -43,5 +42,4 @@ def sharded(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
             step.reshard()  # type: ignore[operator]  # else done by the backward pass
         return found
 
-    whole = network.eval()  # it is looked at, never trained
-    return Learner(part, released, whole, mesh["data"].size() * inner.size())
+    return Learner(network, released, whole, mesh["data"].size() * inner.size())
