@@ -6,9 +6,10 @@ An `Engine` sees a network through its seam only: `start`, `step`, `read` and th
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -17,16 +18,14 @@ from torch import Tensor
 from glassformer.errors import InputError
 from glassformer.generation.contrast import Contrast, Dola, WithAndWithout, contrasted
 from glassformer.generation.decoding import evaluation
+from glassformer.generation.joining import PROMPT_TOKENS, Joining, Pace, grouped
 from glassformer.generation.requests import Event, Request, Result, Row, joined
-from glassformer.generation.sampling import Spread, choose, log_probabilities
 from glassformer.generation.stopping import FinishReason
+from glassformer.generation.telling import Telling
 from glassformer.text.tokenizer import Tokenizer
 
 CHUNK = 512
 """Positions of a prompt that are read at a time: between two chunks the running rows go on."""
-
-PROMPT_TOKENS = 8192
-"""Prompts are read together up to so many ids, padding included."""
 
 _CAPACITY_STEP = 64
 
@@ -45,28 +44,17 @@ class Continuing(Protocol):
     def read(self, ids: Tensor, lengths: Tensor | None, state: Any) -> Tensor: ...
 
 
-@dataclass
-class _Joining:
-    """Prompts that are read together before their rows join the others. `done` ids of each have been read."""
+@dataclass(frozen=True)
+class Service:
+    """How an engine works for requests that do not know of each other.
 
-    rows: list[Row]
-    state: Any = None
-    done: int = 0
-    logits: dict[int, Tensor] = field(default_factory=dict)
-    states: dict[int, Tensor] = field(default_factory=dict)
+    Running rows wait at most about `pause` seconds between two tokens for prompts to be read. What goes wrong with one
+    row ends that row alone, by an event with an `error`. `keep` is called when a row ends, with the ids that it has
+    read and what gives, when called at once, a state of one row which has read them.
+    """
 
-    @property
-    def longest(self) -> int:
-        return max(len(row.ids) for row in self.rows)
-
-    def pieces(self, end: int) -> list[list[int]]:
-        """What each row reads next, up to `end`."""
-        pieces = [row.ids[self.done : end] for row in self.rows]
-        for place, (piece, row) in enumerate(zip(pieces, self.rows, strict=True)):
-            if not piece:  # read to its end already; every row has to bring an id: its last one again
-                self.state.rewind(place, len(row.ids) - 1)
-                piece.append(row.ids[-1])
-        return pieces
+    pause: float = 0.1
+    keep: Callable[[list[int], Callable[[], Any]], None] | None = None
 
 
 class Engine:
@@ -75,7 +63,7 @@ class Engine:
     `add` takes a request, `step` goes one token further and tells what came. Keys and values take
     rows × positions × (2 · layers · heads · width of a head) numbers; positions are as many as the longest request
     needs, or `capacity` if that is more. Runs without gradients, and in evaluation mode. With a `contrast` it answers
-    requests of that contrast alone.
+    requests of that contrast alone. `failures` counts what went wrong in a `service`.
     """
 
     def __init__(
@@ -89,16 +77,21 @@ class Engine:
         capacity: int = 0,
         device: torch.device | str = "cpu",
         contrast: Contrast | None = None,
+        service: Service | None = None,
     ) -> None:
         if rows < 1 or chunk < 1:
             raise InputError(f"'rows' and 'chunk' must be at least 1, got {rows} and {chunk}.")
         self.network, self.contrast = contrasted(network, contrast), contrast
         self.tokenizer, self.eos_ids = tokenizer, frozenset(eos_ids)
         self.rows, self.chunk, self.capacity, self.device = rows, chunk, capacity, device
+        self.service, self.failures = service, 0
         self.state: Any = None
+        self._telling = Telling(self.eos_ids, self.network.config.max_length, service is not None)
+        self._pace = Pace(service.pause) if service else None
+        self._turn = False
         self._slots: list[Row | None] = []
         self._waiting: deque[Row] = deque()
-        self._joining: deque[_Joining] = deque()
+        self._joining: deque[Joining] = deque()
         self._told: list[Event] = []
         self._added = 0
 
@@ -111,10 +104,10 @@ class Engine:
         self.check(request)
         row = Row(self._added, request, self.tokenizer)
         self._added += 1
-        if self._full(row) and not request.prompt_logprobs:
+        if state is not None:
+            row.state, row.read = state, held
+        if self._telling.full(row) and not request.prompt_logprobs:
             self._told.append(Event(row.name, (), finish_reason="length"))
-        elif state is not None:
-            self._joining.append(_Joining([row], state, held))
         else:
             self._waiting.append(row)
         return row.name
@@ -125,7 +118,11 @@ class Engine:
         for group in self._joining:
             for row in group.rows:
                 row.over = row.over or row.name == name
-        self._slots = [None if row and row.name == name else row for row in self._slots]
+        self._joining = deque(group for group in self._joining if not all(row.over for row in group.rows))
+        for slot, seated in enumerate(self._slots):
+            if seated is not None and seated.name == name:
+                self._keep(seated, self.state, slot)
+                self._slots[slot] = None
 
     def end(self, name: int, reason: FinishReason) -> Event:
         """End a request before its time; its last event, with the text that was held back."""
@@ -133,6 +130,13 @@ class Engine:
         self.cancel(name)
         text = "".join(row.reader.finish() for row in seated if row.reader)
         return Event(name, (), text, finish_reason=reason)
+
+    def copied(self, name: int, length: int) -> Any:
+        """A state of one row that has read the first `length` ids of a request that runs; None where it cannot be."""
+        for slot, row in enumerate(self._slots):
+            if row is not None and row.name == name and length <= self.state.lengths[slot]:
+                return self.state.row(slot, length) if self.state.can_rewind(slot, length) else None
+        return None
 
     @property
     def busy(self) -> bool:
@@ -186,9 +190,6 @@ class Engine:
         if isinstance(self.network, WithAndWithout):
             self.network.check(request.ids, request.without)
 
-    def _full(self, row: Row) -> bool:
-        return row.new >= row.request.max_new_tokens or len(row.ids) >= self.network.config.max_length
-
     def _need(self, rows: Sequence[Row | None]) -> int:
         """Positions for the longest of these rows and of those that wait."""
         longest = self.network.config.max_length
@@ -205,80 +206,64 @@ class Engine:
             return
         taken = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
         if isinstance(self.network, WithAndWithout):  # prompts of two lengths: each pair is read alone, but its last id
-            opened = [(row, self.network.opened(row.ids, row.request.without, self.chunk)) for row in taken]
-            self._joining += [_Joining([row], state, len(row.ids) - 1) for row, state in opened]
+            for row in taken:
+                row.state, row.read = self.network.opened(row.ids, row.request.without, self.chunk), len(row.ids) - 1
+                self._joining.append(Joining([row]))
             return
-        taken.sort(key=lambda row: -len(row.ids))
-        group: list[Row] = []
-        for row in taken:
-            if group and not self._fits(group, row):
-                self._joining.append(_Joining(group))
-                group = []
-            group.append(row)
-        self._joining.append(_Joining(group))
-
-    def _fits(self, group: list[Row], row: Row) -> bool:
-        longest = len(group[0].ids)
-        return 2 * len(row.ids) >= min(longest, 2 * 64) and (len(group) + 1) * min(longest, self.chunk) <= PROMPT_TOKENS
+        self._joining += grouped(taken, self.chunk, self._pace.ids if self._pace else PROMPT_TOKENS)
 
     def _read(self) -> list[Event]:
-        """Read a chunk of the first group's prompts; when they end, choose their first tokens and seat their rows."""
-        group = self._joining[0]
-        if group.state is None:
-            alone = not any(self._slots)
-            group.state = self.network.start(len(group.rows), self._need(group.rows) if alone else group.longest)
-        elif group.state.capacity < group.longest:
-            group.state.grow(self._need(group.rows))
-        end = min(group.done + self.chunk, group.longest)
-        self._read_chunk(group, end)
-        group.done = end
-        if end < group.longest:
+        """Read a chunk of a group's prompts; when they end, choose their first tokens and seat their rows."""
+        group = self._next()
+        try:
+            self._read_chunk(group)
+        except Exception as error:
+            if self.service is None:
+                raise
+            return self._split(group, error)
+        if group.left:
             return []
-        self._joining.popleft()
-        first = [row for row in group.rows if not row.over and not self._full(row)]
+        self._joining.remove(group)
         events = [
             Event(row.name, (), finish_reason="length", **row.told())
             for row in group.rows
-            if not row.over and self._full(row)
+            if not row.over and self._telling.full(row)
         ]
-        if first:
-            places = [place for place, row in enumerate(group.rows) if row in first]
+        places = [p for p, row in enumerate(group.rows) if not row.over and not self._telling.full(row)]
+        if places:
             logits = torch.stack([group.logits[place] for place in places])
-            events += self._accept(first, logits, [group.states.get(place) for place in places])
-            self._seat(group, [place for place, row in enumerate(group.rows) if row in first and not row.over])
+            states = [group.states.get(place) for place in places]
+            events += self._telling.tell([group.rows[place] for place in places], logits, states)
+            self._leave(places, group.rows, group.state)
+            self._try_to_seat(group, [place for place in places if not group.rows[place].over])
         return events
 
-    def _read_chunk(self, group: _Joining, end: int) -> None:
-        pieces = group.pieces(end)
-        width = max(map(len, pieces))
-        ids = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces], device=self.device)
-        lengths = torch.tensor([len(piece) for piece in pieces], device=self.device)
-        level = all(len(piece) == width for piece in pieces)
-        last: Tensor | None = None
-        if any(row.prompt_logprobs or row.request.states for row in group.rows):
-            hidden = self.network.read(ids, None if level else lengths, group.state)
-            self._score(group, hidden, pieces)
-            last = hidden[torch.arange(len(ids), device=hidden.device), lengths - 1]
-            logits = self.network.logits(self.network.head(last))
-        else:
-            logits = self.network.step(ids, None if level else lengths, group.state)
-        for place, row in enumerate(group.rows):
-            if group.done < len(row.ids) <= end:
-                group.logits[place] = logits[place]
-                if last is not None:
-                    group.states[place] = last[place]
+    def _next(self) -> Joining:
+        """The group to read from: the first, and in a service every other time the one that has least to read."""
+        self._turn = not self._turn
+        return self._joining[0] if self._pace is None or self._turn else min(self._joining, key=lambda g: g.left)
 
-    def _score(self, group: _Joining, hidden: Tensor, pieces: list[list[int]]) -> None:
-        """Log-probabilities of the prompts' ids, each given those before it."""
-        for place, (row, piece) in enumerate(zip(group.rows, pieces, strict=True)):
-            following = row.ids[group.done + 1 : group.done + 1 + len(piece)]
-            if row.prompt_logprobs and following:
-                states = hidden[place, : len(following)]
-                own, top = scored_tokens(self.network, states, following, row.request.logprobs or 0)
-                row.prompt_logprobs += own
-                row.prompt_top_logprobs += top
+    def _read_chunk(self, group: Joining) -> None:
+        alone = not any(self._slots)
+        if group.state is None:
+            group.open(self.network, self._need(group.rows) if alone else group.longest, self.device)
+        width, begin = self.chunk, time.perf_counter()
+        if self._pace is not None and not alone:
+            width = min(width, max(self._pace.ids // len(group.rows), 1))
+        width = min(width, group.left)
+        group.read(self.network, width, self.device)
+        if self._pace is not None:
+            self._pace.saw(width * len(group.rows), time.perf_counter() - begin)
 
-    def _seat(self, group: _Joining, places: list[int]) -> None:
+    def _try_to_seat(self, group: Joining, places: list[int]) -> None:
+        try:
+            self._seat(group, places)
+        except Exception:
+            if self.service is None:
+                raise
+            self._start_over([group.rows[place] for place in places])
+
+    def _seat(self, group: Joining, places: list[int]) -> None:
         """The rows at `places` of the group join those that run."""
         if not places:
             return
@@ -305,6 +290,21 @@ class Engine:
     # Rows go on.
 
     def _decode(self) -> list[Event]:
+        try:
+            slots, logits, states = self._next_logits()
+        except Exception:
+            if self.service is None:
+                raise
+            self._start_over([])
+            return []
+        rows = [row for slot in slots if (row := self._slots[slot]) is not None]
+        events = self._telling.tell(rows, logits, states)
+        self._leave(slots, self._slots, self.state)
+        self._slots = [None if row is None or row.over else row for row in self._slots]
+        return events
+
+    def _next_logits(self) -> tuple[list[int], Tensor, Tensor | None]:
+        """The slots that have a row, the logits of what follows there, and what these were made from, if asked for."""
         live = [slot for slot, row in enumerate(self._slots) if row]
         # rows that have ended stay, so that shapes do, until they are half of all
         if 2 * len(live) <= len(self._slots) and not self._waiting and not self._joining:
@@ -314,76 +314,46 @@ class Engine:
         for slot, row in enumerate(self._slots):
             if row is None:
                 self.state.rewind(slot, 0)
-        ids = torch.tensor([[row.ids[-1] if row else 0] for row in self._slots], device=self.device)
-        rows, states = [row for row in self._slots if row], None
-        if any(row.request.states for row in rows):
+        ids, states = torch.tensor([[row.ids[-1] if row else 0] for row in self._slots], device=self.device), None
+        if any(row.request.states for row in self._slots if row):
             states = self.network.read(ids, None, self.state)[:, -1]
             logits = self.network.logits(self.network.head(states))
         else:
             logits = self.network.step(ids, None, self.state)
         if len(live) < len(self._slots):
             logits, states = logits[live], None if states is None else states[live]
-        events = self._accept(rows, logits, states)
-        self._slots = [None if row is None or row.over else row for row in self._slots]
-        return events
+        return live, logits, states
 
-    def _accept(self, rows: list[Row], logits: Tensor, states: Tensor | Sequence[Tensor | None] | None) -> list[Event]:
-        """Choose the next token of every row; `states` are what the logits were made from, where they are kept."""
-        tokens = choose(logits, rows)
-        told: list[dict[str, Any]] = [{} for _ in rows]
-        total: Tensor | None = None
-        if any(row.request.uncertainty for row in rows):
-            unsure = Spread.of(logits)
-            total = unsure.total
-            for row, each, entropy, margin in zip(rows, told, unsure.entropies, unsure.margins, strict=True):
-                if row.request.uncertainty:
-                    each.update(entropies=(entropy,), margins=(margin,))
-        wanted = [row.request.logprobs for row in rows if row.request.logprobs is not None]
-        if wanted:
-            found = log_probabilities(logits, tokens, max(wanted), total)
-            for row, each, own, top in zip(rows, told, *found, strict=True):
-                if (count := row.request.logprobs) is not None:
-                    each.update(logprobs=(own,), top_logprobs=(top[:count],) if count else ())
-        for row, each, state in zip(rows, told, states if states is not None else (), strict=False):
-            if row.request.states and state is not None:
-                each.update(states=state[None].float().cpu().clone())
-        return [self._take(row, token, each) for row, token, each in zip(rows, tokens.tolist(), told, strict=True)]
+    # A service: what ends is kept, what fails fails alone.
 
-    def _take(self, row: Row, token: int, told: dict[str, Any]) -> Event:
-        """The next token of one row, what is told beside it, and whether it is the last."""
-        row.ids.append(token)
-        if row.place:
-            row.place.accept(token)
-        ended = token in self.eos_ids and not row.request.ignore_eos
-        text = row.reader.push(token) if row.reader and not ended else ""
-        stopped = ended or bool(row.reader and row.reader.stopped) or bool(row.place and row.place.ended)
-        reason: FinishReason | None = "stop" if stopped else "length" if self._full(row) else None
-        if reason and row.reader:
-            text += row.reader.finish()
-            if row.reader.stopped:  # a decoder that gives its text late
-                reason = "stop"
-        row.over = reason is not None
-        return Event(row.name, (token,), text, finish_reason=reason, **row.told(), **told)
+    def _leave(self, places: Sequence[int], rows: Sequence[Row | None], state: Any) -> None:
+        for place in places:
+            row = rows[place]
+            if row is not None and row.over:
+                self._keep(row, state, place)
 
+    def _keep(self, row: Row, state: Any, place: int) -> None:
+        if self.service is None or self.service.keep is None or row.request.prompt_logprobs:
+            return
+        length = state.lengths[place]
+        self.service.keep(row.ids[:length], lambda: state.row(place, length))
 
-def token_logprobs(network: Any, states: Tensor, ids: Sequence[int], at_once: int = 128) -> list[float]:
-    """log p(ids[i] | states[i]), without all logits of a long text at a time."""
-    return scored_tokens(network, states, ids, 0, at_once)[0]
+    def _split(self, group: Joining, error: Exception) -> list[Event]:
+        """Reading a group failed: who is to blame shows when each of its rows is read alone."""
+        self.failures += 1
+        self._joining.remove(group)
+        rows = [row for row in group.rows if not row.over]
+        if len(group.rows) > 1:
+            self._joining.extendleft(Joining([row.anew()]) for row in reversed(rows))
+            return []
+        return [self._telling.failed(row, error) for row in rows]
 
-
-def scored_tokens(
-    network: Any, states: Tensor, ids: Sequence[int], count: int, at_once: int = 128
-) -> tuple[list[float], list[tuple[tuple[int, float], ...]]]:
-    """The same, and the `count` most probable ids in each place with theirs."""
-    found: list[float] = []
-    best: list[tuple[tuple[int, float], ...]] = []
-    for start in range(0, len(ids), at_once):
-        wanted = torch.tensor(ids[start : start + at_once], device=states.device)
-        logits = network.logits(network.head(states[start : start + at_once]))
-        own, top = log_probabilities(logits, wanted, count)
-        found += own
-        best += top
-    return found, best
+    def _start_over(self, more: Sequence[Row]) -> None:
+        """Something went wrong with the rows that run: what has been read of them is not to be trusted any more."""
+        self.failures += 1
+        rows = [row for row in (*self._slots, *more) if row is not None and not row.over]
+        self.state, self._slots = None, []
+        self._joining.extendleft(Joining([row.anew()]) for row in reversed(rows))
 
 
 def generate(engine: Engine, requests: Sequence[Request]) -> list[Result]:

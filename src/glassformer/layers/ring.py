@@ -189,6 +189,22 @@ class BandedState:
         for place, oldest in zip(rows.tolist(), other.oldest, strict=True):
             self.oldest[place] = oldest
 
+    def row(self, row: int, length: int) -> "BandedState":
+        """See `RowState.row`."""
+        rings = (held[:, row : row + 1].clone() for held in (self.keys, self.values))
+        whole = self.full.row(row, self.lengths[row])
+        one = BandedState(whole, *rings, self.banded, self.width, [self.oldest[row]])
+        one.rewind(0, length)
+        one.full = whole.row(0, length)
+        slots = min(self.width, length)
+        one.keys, one.values = one.keys[..., :slots, :], one.values[..., :slots, :]
+        return one
+
+    @property
+    def nbytes(self) -> int:
+        """See `RowState.nbytes`."""
+        return self.full.nbytes + self.keys.nbytes + self.values.nbytes
+
     def can_rewind(self, row: int, length: int) -> bool:
         """Whether the row's rings still hold all that position `length` would see: always, of a row that never went
         beyond the width; else for one position back, and for none at all."""

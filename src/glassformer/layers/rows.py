@@ -161,6 +161,20 @@ class RowState:
         for place, length in zip(rows.tolist(), other.lengths, strict=True):
             self.lengths[place] = length
 
+    def row(self, row: int, length: int) -> "RowState":
+        """A copy of the first `length` positions of one row, with room for these alone; it must be able to go back
+        there."""
+        one = RowState(*(held[:, row : row + 1, :, : self.lengths[row]] for held in (self.keys, self.values)))
+        one.lengths = [self.lengths[row]]
+        one.rewind(0, length)
+        one.keys, one.values = one.keys[..., :length, :].clone(), one.values[..., :length, :].clone()
+        return one
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        return self.keys.nbytes + self.values.nbytes
+
     def can_rewind(self, row: int, length: int) -> bool:
         """Always; a state with banded layers cannot go back to everywhere."""
         return True

@@ -9,12 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
+from glassformer.generation.engine import Engine, Service
 from glassformer.generation.requests import Event, Request
 from glassformer.serving.counters import Counters, Figures
-from glassformer.serving.streams import Answer, Stream, wake
+from glassformer.serving.prefixes import LEAST, Prefixes, as_ids, common
+from glassformer.serving.streams import Answer, Stream, Told, wake
 
 if TYPE_CHECKING:
     from glassformer.tasks.model import Model
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 PREFIX_BYTES = 256 * 2**20
 """Keys and values of earlier texts that are kept for later ones."""
 
+
+PAUSE = 0.1
+"""Seconds that running answers wait, at most and about, for prompts that are read between two of their tokens."""
 
 _Command = tuple[Literal["ask", "leave", "look"], Answer | None]
 
@@ -51,6 +58,7 @@ class Batching:
 
     def __init__(self, model: Model, *, streams: int = 16, queue: int = 64, prefix_bytes: int = PREFIX_BYTES) -> None:
         self.model, self.streams, self.queue, self.prefix_bytes = model, streams, queue, prefix_bytes
+        self._prefixes = Prefixes(prefix_bytes)
         self._engine = self._make_engine()
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._lock = threading.Lock()
@@ -78,7 +86,8 @@ class Batching:
                 self._refused += 1
                 raise Full(self._retry_after())
             self._open += 1
-            answer = Answer(request, None if deadline is None else time.monotonic() + deadline)
+            late = None if deadline is None else time.monotonic() + deadline
+            answer = Answer(request, as_ids(request.ids), late)
             self._commands.put(("ask", answer))
         return Stream(answer, self._leave)
 
@@ -106,9 +115,9 @@ class Batching:
             prompt_tokens=counters.prompt_tokens,
             reused_tokens=counters.reused_tokens,
             reused_requests=counters.reused_requests,
-            prefix_bytes=0,
+            prefix_bytes=self._prefixes.nbytes,
             generated_tokens=counters.generated_tokens,
-            failures=counters.failures,
+            failures=counters.failures + self._engine.failures,
             first_token=counters.first_token.histogram(),
             between_tokens=counters.between_tokens.histogram(),
             whole=counters.whole.histogram(),
@@ -123,35 +132,33 @@ class Batching:
         mean = whole.total / max(sum(whole.counts), 1)
         return min(max(1.0, mean * (self._open - self.streams + 1) / self.streams), 60.0)
 
-    def _make_engine(self) -> Any:
-        return self.model.engine(rows=self.streams)
+    def _make_engine(self) -> Engine:
+        return self.model.engine(rows=self.streams, service=Service(PAUSE, self._prefixes.keep))
 
     # The thread.
 
     def _run(self) -> None:
         while self._closing is None or self._open:
             self._listen()
-            now = time.monotonic()
-            self._end_late(now)
+            self._end_late(time.monotonic())
             self._admit()
             if self._running:
                 self._step()
 
     def _listen(self) -> None:
         """Take what has been asked; wait for it, where there is nothing else to do."""
-        block = not (self._running or self._waiting)
+        idle = not (self._running or self._waiting) and self._closing is None
         while True:
             try:
-                kind, answer = self._commands.get(block and self._closing is None)
+                kind, answer = self._commands.get(idle)
             except Empty:
                 return
-            block = False
+            idle = False
             if kind == "ask" and answer is not None:
                 self._waiting.append(answer)
             elif kind == "leave" and answer is not None and not answer.over:
                 self._drop(answer)
-                self._end(answer, "cancelled")
-                answer.told.put(None)
+                self._end(answer, "cancelled", None)
                 wake([answer])
 
     def _drop(self, answer: Answer) -> None:
@@ -162,28 +169,68 @@ class Batching:
             self._engine.cancel(answer.name)
 
     def _end_late(self, now: float) -> None:
+        """End what has no time left, in a list of all that is open: there are few."""
         closing = self._closing is not None and now >= self._closing
         for answer in [*self._waiting, *self._running.values()]:
             late = answer.late is not None and now >= answer.late
             if late or closing:
                 reason: Literal["deadline", "shutdown"] = "deadline" if late else "shutdown"
-                event = self._engine.end(answer.name, reason) if answer.name >= 0 else None
+                event = self._engine.end(answer.name, reason)
                 self._drop(answer)
-                self._tell(answer, event or Event(answer.name, (), finish_reason=reason), now)
+                self._tell(answer, event, now)
                 wake([answer])
 
     def _admit(self) -> None:
+        """Give free places to those who have waited longest, but for those whose beginning is just being read."""
+        passed: list[Answer] = []
         while self._waiting and len(self._running) < self.streams:
             answer = self._waiting.popleft()
-            answer.name = self._engine.add(answer.request)
-            self._running[answer.name] = answer
-            self._counters.prompt_tokens += len(answer.request.ids)
+            held, state = self._begun(answer)
+            if self._soon_read(answer, held):
+                passed.append(answer)
+            else:
+                self._start(answer, held, state)
+        self._waiting.extendleft(reversed(passed))
+
+    def _begun(self, answer: Answer) -> tuple[int, Callable[[], Any]]:
+        """How much of a prompt has been read before, for one that ended or one that runs; what gives that state."""
+        if answer.request.prompt_logprobs or not self.prefix_bytes:
+            return 0, lambda: None
+        held, state = self._prefixes.find(answer.ids)
+        for name, other in self._running.items():
+            shared = min(common(answer.ids, other.ids), len(answer.ids) - 1)
+            if other.spoke and shared >= max(held + 1, LEAST) and (copy := self._engine.copied(name, shared)):
+                held, state = shared, partial(_given, copy)
+        return held, state
+
+    def _soon_read(self, answer: Answer, held: int) -> bool:
+        """Whether a prompt that is being read is half like this one: that half will not be read twice."""
+        if answer.request.prompt_logprobs or not self.prefix_bytes:
+            return False
+        for other in self._running.values():
+            if not other.spoke and not other.request.prompt_logprobs:
+                shared = common(answer.ids[:-1], other.ids)
+                if shared >= held + 2 * LEAST and 2 * shared >= max(len(answer.ids), len(other.ids)):
+                    return True
+        return False
+
+    def _start(self, answer: Answer, held: int, state: Callable[[], Any]) -> None:
+        try:
+            answer.name = self._engine.add(answer.request, state(), held)
+        except Exception as error:  # a grammar that has no beginning, no memory for a copy: its own, not the others'
+            self._end(answer, "error", error)
+            wake([answer])
+            return
+        self._running[answer.name] = answer
+        answer.reused = held
+        self._counters.prompt_tokens += len(answer.request.ids)
+        self._counters.reused_tokens += held
+        self._counters.reused_requests += bool(held)
 
     def _step(self) -> None:
         try:
             events = self._engine.step()
-        except Exception as error:
-            self._counters.failures += 1
+        except Exception as error:  # what the engine did not catch itself
             self._fail(error)
             return
         now = time.monotonic()
@@ -196,29 +243,39 @@ class Batching:
 
     def _fail(self, error: Exception) -> None:
         """All that runs ends by an error; what waits goes on with a new engine."""
+        self._counters.failures += 1 + self._engine.failures
         failed = list(self._running.values())
         self._engine = self._make_engine()
         for answer in failed:
-            self._end(answer, "error")
-            answer.told.put(error)
+            self._end(answer, "error", error)
         wake(failed)
 
     def _tell(self, answer: Answer, event: Event, now: float) -> None:
         counters = self._counters
         if event.ids:
-            (counters.between_tokens if answer.spoke else counters.first_token).add(
-                now - (answer.spoke or answer.asked)
-            )
+            if answer.spoke:
+                counters.between_tokens.add(now - answer.spoke)
+            else:
+                counters.first_token.add(now - answer.asked)
             answer.spoke = now
             counters.generated_tokens += len(event.ids)
-        if event.finish_reason:
-            self._end(answer, event.finish_reason)
-        answer.told.put(event)
+        if event.error is not None:
+            self._end(answer, "error", event.error)
+        elif event.finish_reason is not None:
+            self._end(answer, event.finish_reason, event)
+        else:
+            answer.told.put(event)
 
-    def _end(self, answer: Answer, outcome: str) -> None:
+    def _end(self, answer: Answer, outcome: str, last: Told) -> None:
+        """Count the end of an answer, give its place away and only then tell it."""
         answer.over = True
         self._running.pop(answer.name, None)
         self._counters.outcomes[outcome] += 1
         self._counters.whole.add(time.monotonic() - answer.asked)
         with self._lock:
             self._open -= 1
+        answer.told.put(last)
+
+
+def _given(state: Any) -> Any:
+    return state

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from glassformer.generation.requests import Event, Request
+from glassformer.serving.prefixes import Ids
 
 Told = Event | BaseException | None
 """What a stream is told: an event, what went wrong, or that there is no more."""
@@ -24,6 +25,7 @@ class Answer:
     """
 
     request: Request
+    ids: Ids
     late: float | None = None
     asked: float = field(default_factory=time.monotonic)
     spoke: float = 0.0

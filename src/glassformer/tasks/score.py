@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from glassformer.errors import InputError
 from glassformer.generation.decoding import evaluation
-from glassformer.generation.engine import token_logprobs
+from glassformer.generation.joining import token_logprobs
 from glassformer.tasks.inputs import is_one, text_ids
 from glassformer.tasks.translate import batches
 
