@@ -2,8 +2,8 @@
 
 On disk the page is plain ES modules, one a view, which a server gives out as they are (`page_file`). A file that is opened from a
 folder may not import others, so here every module becomes a function that returns what it exports. What the modules may
-write is what is understood here: `import { a, b as c } from "./name.js";` on one line, and `export function` or
-`export const`.
+write is what is understood here: `import { a, b as c } from "./name.js";` on one line, and `export function`, `export
+async function` or `export const`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LIVE_POLICY = (
 _MEDIA_TYPES = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript"}
 
 _IMPORT = re.compile(r'^import \{ (.+) \} from "\./(\w+)\.js";$', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=(?:function|const) (\w+))", re.MULTILINE)
-_STYLE = '<link rel="stylesheet" href="style.css">'
+_EXPORT = re.compile(r"^export (?=(?:(?:async )?function|const) (\w+))", re.MULTILINE)
+_STYLE = '<link rel="stylesheet" href="style.css">\n<link rel="stylesheet" href="lessons.css">'
 _SCRIPT = '<script type="module" src="main.js"></script>'
 _DOCUMENTS = "<!-- documents -->"
 
@@ -48,7 +48,7 @@ def write_page(documents: Sequence[dict[str, Any]], out: Path) -> Path:
 
 def page(documents: Sequence[dict[str, Any]]) -> str:
     """The text of that file."""
-    style, script = f"\n{_read('style.css')}", f"\n{bundle('main')}"
+    style, script = f"\n{_read('style.css')}{_read('lessons.css')}", f"\n{bundle('main')}"
     html = _read("index.html")
     for part, instead in (
         (_STYLE, f"{_policy(style, script)}\n<style>{style}</style>"),

@@ -1,41 +1,51 @@
-// Where every head looks: all heads of a layer small, one of them large, token by token and as a matrix.
+// Where every head looks: all heads of all layers small, one of them large, token by token, as arcs and as a matrix.
 
-import { make, makeSvg } from "./elements.js";
-import { heatTable, thumbnail } from "./heatmap.js";
+import { arcs, lines } from "./arcs.js";
+import { clamp, make } from "./elements.js";
+import { headGrid, headName } from "./heads.js";
+import { heatTable } from "./heatmap.js";
+import { pickSink, shares, strongestSink } from "./shares.js";
 import { percent, quoted, shown, tokenList } from "./tokens.js";
 
-const ROW = 28; // pixels between the tokens of a column, as in style.css
-const FAINT = 0.04; // shares below it get no line
-
-export function draw(view, panel) {
+export function draw(view, panel, { selection, frame }) {
   const first = view.maps.find((map) => map.cross) ?? view.maps[0];
-  const state = { map: first, layer: 0, head: null, query: 0 };
+  const state = { map: first, layer: 0, head: null, query: 0, sink: null };
   const controls = make("form", { class: "controls" });
-  const heads = make("div", { class: "heads", role: "group", "aria-label": "Heads of this layer" });
+  const heads = make("div", { class: "all-heads" });
   const enlarged = make("section", { class: "enlarged", "aria-label": "One head" });
+  let large = null;
 
   function chooseMap(map) {
-    Object.assign(state, { map, layer: map.patterns.length - 1, head: null, query: map.queries.length - 1 });
-    controls.replaceChildren(...mapChoice(view.maps, map, chooseMap), ...layerChoice(state, chooseLayer));
-    chooseLayer(state.layer);
+    Object.assign(state, { map, layer: map.patterns.length - 1, head: null, sink: null });
+    state.query = clamp(selection.place(querySide(view, map)), map.queries.length - 1);
+    controls.replaceChildren(...mapChoice(view.maps, map, chooseMap), ...sinkChoice(state, drawAll));
+    drawAll();
   }
 
-  function chooseLayer(layer) {
-    state.layer = layer;
-    heads.replaceChildren(...headButtons(state, chooseHead));
-    chooseHead(state.head);
+  function drawAll() {
+    const grid = headGrid(state, chooseHead);
+    heads.replaceChildren(frame({ name: "attention-heads", title: "All heads", ...grid }).element);
+    chooseHead(state.layer, state.head);
   }
 
-  function chooseHead(head) {
-    state.head = head;
-    for (const button of heads.children) button.setAttribute("aria-pressed", button.dataset.head === String(head));
-    drawHead(state, enlarged);
+  function chooseHead(layer, head) {
+    Object.assign(state, { layer, head });
+    large = drawHead(view, state, enlarged, { selection, frame });
   }
 
+  selection.follow((side, place) => {
+    if (side === querySide(view, state.map)) large.choose(clamp(place, state.map.queries.length - 1));
+  });
   panel.append(controls, heads, enlarged);
   const tagged = view.maps.some((map) => map.tags?.flat(2).length);
   if (tagged) panel.append(make("p", { class: "note" }, `Tags, for this text alone: ${view.tag_rule}.`));
+  for (const map of view.maps) selection.count(querySide(view, map), map.queries.length);
   chooseMap(state.map);
+}
+
+// Decoders that write a target are looked at by what they write.
+function querySide(view, map) {
+  return map.cross || map.site.startsWith("decoder.") ? "target" : "text";
 }
 
 function mapChoice(maps, chosen, choose) {
@@ -45,74 +55,32 @@ function mapChoice(maps, chosen, choose) {
   return [make("label", {}, "Attention ", select)];
 }
 
-function layerChoice(state, choose) {
-  const last = state.map.patterns.length - 1;
-  if (last === 0) return [];
-  const output = make("output", {}, `${state.layer} of 0 to ${last}`);
-  const attributes = { type: "range", min: 0, max: last, value: state.layer };
-  const slider = make("input", {
-    ...attributes,
-    input: () => {
-      output.textContent = `${slider.value} of 0 to ${last}`;
-      choose(Number(slider.value));
-    },
-  });
-  return [make("label", {}, "Layer ", slider, " ", output)];
+function sinkChoice(state, draw) {
+  const sink = strongestSink(state.map);
+  if (sink === null) return [];
+  const change = () => pickSink(state, box.checked, sink, draw);
+  const box = make("input", { type: "checkbox", class: "hide-sink", change });
+  const about = `hide the sink: ${quoted(state.map.keys[sink.key])} gets ${percent(sink.share)} of all attention`;
+  return [make("label", {}, box, ` ${about}`)];
 }
 
-// One for the mean of all heads, then one for each.
-function headButtons(state, choose) {
-  const patterns = state.map.patterns[state.layer];
-  const kinds = patterns.length > 1 ? [null, ...patterns.keys()] : [null];
-  return kinds.map((head) => {
-    const tags = head === null ? [] : (state.map.tags?.[state.layer][head] ?? []);
-    const matrix = state.map.queries.map((_, query) => shares({ ...state, head, query }));
-    return make(
-      "button",
-      { type: "button", "data-head": String(head), click: () => choose(head) },
-      thumbnail(matrix, state.map.keys.length),
-      make("span", { class: "name" }, headName(patterns, head)),
-      ...tags.map((tag) => make("span", { class: "badge" }, tag)),
-    );
-  });
-}
-
-function headName(patterns, head) {
-  if (patterns.length === 1) return "the only head";
-  return head === null ? "mean of all" : `head ${head}`;
-}
-
-// How the chosen query divides its attention over the keys; `head` null is the mean of all heads.
-export function shares({ map, layer, head, query }) {
-  const rows = map.patterns[layer].map((each) => each[query]);
-  const chosen = head === null ? rows : [rows[head]];
-  return map.keys.map((_, k) => chosen.reduce((sum, row) => sum + (row[k] ?? 0), 0) / chosen.length);
-}
-
-function drawHead(state, place) {
+function drawHead(view, state, place, { selection, frame }) {
   const { map, layer, head } = state;
+  const side = querySide(view, map);
   const said = make("p", { class: "said", "aria-live": "polite" });
-  const tokens = map.cross ? sideBySide(state, choose) : inOneStrip(state, choose);
+  const settle = (query) => selection.choose(side, query);
   const rows = map.queries.map((_, query) => shares({ ...state, query }));
-  const matrix = heatTable({
-    caption: "Attention: a row for each token that looks, a column for each token that is looked at",
-    corner: "looks at →",
-    kind: "squares",
-    rows: map.queries.map((token) => ({ text: shown(token) })),
-    columns: map.keys.map((token) => ({ parts: [shown(token)] })),
-    cell: (q, k) => {
-      const says = `${quoted(map.queries[q])} at ${quoted(map.keys[k])}: ${percent(rows[q][k])}`;
-      return { text: "", value: rows[q][k], says };
-    },
-    choose: (q, k) => {
-      point(q);
-      said.textContent = `${quoted(map.queries[q])} looks at ${quoted(map.keys[k])}: ${percent(rows[q][k])}`;
-    },
-  });
+  const tokens = map.cross ? lines(state, rows, choose, settle) : strip(map, choose, settle);
+  const drawn = map.cross ? tokens : arcs(map, rows);
+  const matrix = matrixOf(map, rows, (q, k) => {
+    point(q);
+    said.textContent = `${quoted(map.queries[q])} looks at ${quoted(map.keys[k])}: ${percent(rows[q][k])}`;
+  }, settle);
 
   function point(query) {
     state.query = query;
     tokens.mark(query, rows[query]);
+    if (drawn !== tokens) drawn.mark(query);
   }
 
   function choose(query) {
@@ -121,9 +89,33 @@ function drawHead(state, place) {
     said.textContent = inWords(map, query, rows[query]);
   }
 
+  const tags = head === null ? [] : (map.tags?.[layer][head] ?? []);
   const title = `Layer ${layer}, ${headName(map.patterns[layer], head)}`;
-  place.replaceChildren(make("h2", {}, title), tokens.element, said, matrix.element);
+  const badges = tags.map((tag) => make("span", { class: "badge" }, tag));
+  const arcTitle = map.cross ? `${title}: who looks where (alignment)` : `${title}: arcs`;
+  const asArcs = { picture: drawn.element, svg: drawn.svg, table: matrix.numbers };
+  const pictures = make("div", { class: "two" }, frame({ name: "attention-arcs", title: arcTitle, ...asArcs }).element);
+  pictures.append(frame({ name: "attention-matrix", title: `${title}: matrix`, heat: matrix }).element);
+  const strips = map.cross ? [] : [tokens.element];
+  place.replaceChildren(make("h2", {}, title, " ", ...badges), ...strips, said, pictures);
   choose(state.query);
+  return { choose };
+}
+
+function matrixOf(map, rows, choose, settle) {
+  return heatTable({
+    caption: "Attention: a row for each token that looks, a column for each token that is looked at",
+    corner: "looks at →",
+    kind: "squares",
+    rows: map.queries.map((token) => ({ text: shown(token) })),
+    columns: map.keys.map((token) => ({ parts: [shown(token)] })),
+    cell: (q, k) => {
+      const says = `${quoted(map.queries[q])} at ${quoted(map.keys[k])}: ${percent(rows[q][k])}`;
+      return { text: "", value: rows[q][k], says, number: Number(rows[q][k].toFixed(4)) };
+    },
+    choose,
+    settle,
+  });
 }
 
 function inWords(map, query, row) {
@@ -133,32 +125,6 @@ function inWords(map, query, row) {
 }
 
 // Self-attention: one row of tokens, of which one looks at the others.
-function inOneStrip(state, choose) {
-  return tokenList(state.map.queries, { label: "Tokens: the chosen one looks at the shaded ones", choose });
-}
-
-// Cross-attention: the source on the left, the target on the right, a line wherever one looks at the other.
-function sideBySide(state, choose) {
-  const { map } = state;
-  const source = tokenList(map.keys, { label: "Source", column: true });
-  const label = "Target: the chosen token looks at the source";
-  const target = tokenList(map.queries, { label, column: true, choose });
-  const height = ROW * Math.max(map.keys.length, map.queries.length);
-  const box = { viewBox: `0 0 100 ${height}`, preserveAspectRatio: "none", "aria-hidden": "true", class: "lines" };
-  const lines = makeSvg("svg", { ...box, height });
-  map.queries.forEach((_, query) =>
-    shares({ ...state, query }).forEach((share, k) => {
-      if (share < FAINT) return;
-      const ends = { x1: 0, y1: ROW * (k + 0.5), x2: 100, y2: ROW * (query + 0.5) };
-      lines.append(makeSvg("line", { ...ends, "data-query": query, "stroke-opacity": share }));
-    }),
-  );
-  const titles = [make("h3", {}, "source"), make("span"), make("h3", {}, "target")];
-  const element = make("div", { class: "sides" }, ...titles, source.element, lines, target.element);
-  function mark(query, row) {
-    source.mark(null, row);
-    target.mark(query, null);
-    for (const line of lines.children) line.classList.toggle("chosen", line.dataset.query === String(query));
-  }
-  return { element, mark };
+function strip(map, choose, settle) {
+  return tokenList(map.queries, { label: "Tokens: the chosen one looks at the shaded ones", choose, settle });
 }

@@ -1,88 +1,38 @@
-// The page: a tab for each document, drawn when it is first opened. Documents stand in the page as JSON, in script
-// elements of the class "document"; src/glassformer/serving/documents.py says what is in them.
+// The page. Either its documents stand in it as JSON, in script elements of the class "document", or a server gave it
+// out, which makes them when they are asked for. src/glassformer/serving/documents.py says what is in them.
 
-import { draw as drawAttention } from "./attention.js";
-import { clamp, make, stepOf } from "./elements.js";
-import { draw as drawLens } from "./lens.js";
-import { draw as drawPatching } from "./patching.js";
+import { listen } from "./keyboard.js";
+import { begin } from "./live.js";
+import { VIEWS } from "./panels.js";
+import { report, show } from "./shell.js";
+import { themes } from "./theme.js";
 
-const VERSION = 1;
+const broken = (message) => report(`This view could not be drawn: ${message}`);
+window.addEventListener("error", (event) => broken(event.message));
+window.addEventListener("unhandledrejection", (event) => broken(event.reason?.message ?? event.reason));
 
-const VIEWS = {
-  attention: { title: "Attention", draw: drawAttention },
-  lens: { title: "Lens", draw: drawLens },
-  patching: { title: "Patching", draw: drawPatching },
-};
-
-window.addEventListener("error", (event) => {
-  const problem = document.getElementById("problem");
-  problem.hidden = false;
-  problem.textContent = `This view could not be drawn: ${event.message}`;
-});
-
-export function show(views) {
-  const tabs = views.map((view, i) => tab(view, () => open(i)));
-  const panels = views.map(({ view }) =>
-    make("section", { id: `panel-${view}`, role: "tabpanel", "aria-labelledby": `tab-${view}`, hidden: true }),
-  );
-
-  function open(chosen) {
-    tabs.forEach((each, i) => {
-      each.setAttribute("aria-selected", i === chosen);
-      each.tabIndex = i === chosen ? 0 : -1;
-      panels[i].hidden = i !== chosen;
-    });
-    history.replaceState(null, "", `#${views[chosen].view}`);
-    if (!panels[chosen].dataset.drawn) drawInto(views[chosen], panels[chosen]);
+// Documents of two models stand one after the other: where a view comes again, the second model's begin.
+function inlined(documents) {
+  const sets = [];
+  for (const view of documents) {
+    if (!sets.length || sets.at(-1).some((each) => each.view === view.view)) sets.push([]);
+    sets.at(-1).push(view);
   }
-
-  const bar = document.getElementById("tabs");
-  bar.replaceChildren(...tabs);
-  bar.addEventListener("keydown", (event) => {
-    const step = stepOf(event);
-    if (!step) return;
-    const now = tabs.indexOf(document.activeElement);
-    const next = clamp(now + step[0] + step[1], tabs.length - 1);
-    open(next);
-    tabs[next].focus();
-  });
-  document.getElementById("panels").replaceChildren(...panels);
-  header(views[0]);
-  const asked = views.findIndex((view) => `#${view.view}` === location.hash);
-  open(Math.max(asked, 0));
+  const models = sets.map((set) => ({
+    name: set[0].model || "Glassformer",
+    about: [set[0].model, set[0].family, set[0].shape].filter(Boolean).join(" · "),
+    live: false,
+    has: (view) => set.some((each) => each.view === view),
+    ask: async (view) => set.find((each) => each.view === view),
+  }));
+  const known = Object.keys(VIEWS);
+  const views = [...new Set(documents.map((each) => each.view))].filter((view) => view !== "tokens");
+  views.sort((a, b) => known.indexOf(a) - known.indexOf(b));
+  return show({ title: documents[0].text, views, models });
 }
 
-function tab(view, click) {
-  const attributes = { type: "button", role: "tab", id: `tab-${view.view}`, "aria-controls": `panel-${view.view}` };
-  return make("button", { ...attributes, click }, VIEWS[view.view]?.title ?? view.view);
-}
-
-function drawInto(view, panel) {
-  panel.dataset.drawn = "yes";
-  if (view.version !== VERSION || !(view.view in VIEWS)) {
-    const came = `this is “${view.view}”, version ${view.version}`;
-    panel.append(make("p", {}, `This page draws version ${VERSION} of its documents; ${came}.`));
-  } else if (view.missing) {
-    panel.append(make("p", { class: "missing" }, `Not for this model: ${view.missing}`));
-  } else {
-    VIEWS[view.view].draw(view, panel);
-    panel.append(make("p", { class: "note" }, saved(view)));
-  }
-}
-
-function saved(view) {
-  const data = new Blob([JSON.stringify(view)], { type: "application/json" });
-  const link = make("a", { href: "#", download: `${view.view}.json` }, "These numbers as JSON");
-  link.addEventListener("click", () => {
-    link.href = URL.createObjectURL(data);
-  });
-  return link;
-}
-
-function header(view) {
-  document.title = `${view.text} – ${view.model || "Glassformer"}`;
-  document.getElementById("text").textContent = view.text;
-  document.getElementById("model").textContent = [view.model, view.family, view.shape].filter(Boolean).join(" · ");
-}
-
-show([...document.querySelectorAll("script.document")].map((element) => JSON.parse(element.textContent)));
+themes(document.getElementById("theme"));
+const documents = [...document.querySelectorAll("script.document")].map((element) => JSON.parse(element.textContent));
+const keys = { shown: documents.length ? inlined(documents) : null };
+listen(keys);
+if (!documents.length) begin(keys);

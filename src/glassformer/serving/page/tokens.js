@@ -25,12 +25,15 @@ export function rowName(site) {
   return site.includes("residual_pre") ? "embedding" : `layer ${/\[(\d+)\]/.exec(site)[1]}`;
 }
 
-// A list of tokens. The pointer and the arrow keys choose one, and `choose(place)` is told.
-// `element` goes into the page; `mark(place, shares)` shows which is chosen, and shades all by their shares (or null).
-export function tokenList(tokens, { label, column = false, choose = null }) {
-  const boxes = tokens.map((token, place) =>
-    make("span", { role: choose ? "option" : "listitem", class: "token", "data-place": place }, shown(token)),
-  );
+// A list of tokens. The pointer and the arrow keys choose one: `choose(place)` is told, and `settle(place)` of what a
+// click or a key chose. `element` goes into the page; `mark(place, shares)` shows which is chosen, and shades all by
+// their shares (or null). `below(place)`: what stands under a token, in words.
+export function tokenList(tokens, { label, column = false, choose = null, settle = () => {}, below = null }) {
+  const boxes = tokens.map((token, place) => {
+    const small = below ? make("small", {}, below(place)) : null;
+    const attributes = { role: choose ? "option" : "listitem", class: "token", "data-place": place };
+    return make("span", attributes, shown(token), small);
+  });
   const role = choose ? "listbox" : "list";
   const orientation = choose ? (column ? "vertical" : "horizontal") : null;
   const attributes = { role, "aria-label": label, "aria-orientation": orientation, class: column ? "column" : "strip" };
@@ -43,20 +46,28 @@ export function tokenList(tokens, { label, column = false, choose = null }) {
       if (choose) box.setAttribute("aria-selected", i === place);
       if (choose) box.tabIndex = i === place ? 0 : -1;
       box.style.setProperty("--share", shares ? (shares[i] ?? 0) : 0);
-      box.title = shares ? `${shown(tokens[i])}: ${percent(shares[i] ?? 0)}` : shown(tokens[i]);
+      if (!below) box.title = shares ? `${shown(tokens[i])}: ${percent(shares[i] ?? 0)}` : shown(tokens[i]);
     });
   }
 
+  function take(place) {
+    choose(place);
+    settle(place);
+    boxes[chosen].focus();
+  }
+
   if (choose) {
+    const boxOf = (event) => event.target.closest(".token");
     element.addEventListener("pointerover", (event) => {
-      const box = event.target.closest(".token");
-      if (box && Number(box.dataset.place) !== chosen) choose(Number(box.dataset.place));
+      const place = Number(boxOf(event)?.dataset.place ?? chosen);
+      if (event.pointerType !== "touch" && place !== chosen) choose(place);
+    });
+    element.addEventListener("click", (event) => {
+      if (boxOf(event)) take(Number(boxOf(event).dataset.place));
     });
     element.addEventListener("keydown", (event) => {
       const step = stepOf(event);
-      if (!step) return;
-      choose(clamp(chosen + step[0] + step[1], tokens.length - 1));
-      boxes[chosen].focus();
+      if (step) take(clamp(chosen + step[0] + step[1], tokens.length - 1));
     });
   }
   return { element, mark };

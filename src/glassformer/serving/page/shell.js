@@ -1,0 +1,136 @@
+// What stands around the views: the row of tokens, a tab for each view, and one panel a tab in which a model's document
+// is drawn, or two models' side by side. Where documents come from (the page itself, a server) is the `models`' matter:
+//   models: [{ name, about, ask(view, options, { onProgress, signal }) → a promise of the document }]
+
+import { make, stepOf, clamp } from "./elements.js";
+import { frame } from "./frame.js";
+import { makeSelection } from "./selection.js";
+import { asJson, unpacked } from "./unpack.js";
+import { draw as drawTokens } from "./textrow.js";
+import { save } from "./export.js";
+import { VIEWS } from "./panels.js";
+
+const VERSION = 1;
+
+export function report(message) {
+  const problem = document.getElementById("problem");
+  problem.hidden = message === null;
+  problem.textContent = message ?? "";
+}
+
+// Shows a text: `views` are the names of the tabs, `models` as above. Returns { open, step, stop, tabs }.
+export function show({ title, views, models, first = null }) {
+  const selection = makeSelection();
+  const work = new AbortController();
+  const tabs = views.map((view) => tabOf(view, () => open(view)));
+  const panels = views.map(panelOf);
+  const bar = freshBar();
+
+  function open(view) {
+    const chosen = views.indexOf(view);
+    tabs.forEach((tab, i) => {
+      tab.setAttribute("aria-selected", i === chosen);
+      tab.tabIndex = i === chosen ? 0 : -1;
+      panels[i].hidden = i !== chosen;
+    });
+    history.replaceState(null, "", `#${view}`);
+    if (panels[chosen].dataset.drawn) return;
+    panels[chosen].dataset.drawn = "yes";
+    fill(panels[chosen], view, VIEWS[view]?.draw, { models, selection, work });
+  }
+
+  bar.replaceChildren(...tabs);
+  bar.addEventListener("keydown", (event) => {
+    const step = stepOf(event);
+    if (!step) return;
+    const next = clamp(tabs.indexOf(document.activeElement) + step[0] + step[1], tabs.length - 1);
+    open(views[next]);
+    tabs[next].focus();
+  });
+  document.getElementById("panels").replaceChildren(...panels);
+  header(title, models);
+  const row = document.getElementById("row");
+  row.replaceChildren();
+  if (models.some((model) => model.has("tokens"))) fill(row, "tokens", drawTokens, { models, selection, work });
+  const asked = [location.hash.slice(1), first].find((view) => views.includes(view));
+  if (views.length) open(asked ?? views[0]);
+  return { open, step: selection.step, stop: () => work.abort(), views };
+}
+
+// A bar without the listeners of the text before.
+function freshBar() {
+  const old = document.getElementById("tabs");
+  const bar = old.cloneNode(false);
+  old.replaceWith(bar);
+  return bar;
+}
+
+function tabOf(view, click) {
+  const attributes = { type: "button", role: "tab", id: `tab-${view}`, "aria-controls": `panel-${view}` };
+  return make("button", { ...attributes, click }, VIEWS[view]?.title ?? view);
+}
+
+function panelOf(view) {
+  return make("section", { id: `panel-${view}`, role: "tabpanel", "aria-labelledby": `tab-${view}`, hidden: true });
+}
+
+function header(title, models) {
+  document.title = `${title} – ${models.map((model) => model.name).join(" | ") || "Glassformer"}`;
+  document.getElementById("text").textContent = title;
+  document.getElementById("model").textContent = models.map((model) => model.about).join(" | ");
+}
+
+// One model's document fills the panel; those of two stand side by side.
+function fill(panel, view, draw, { models, selection, work }) {
+  const having = models.filter((model) => model.has(view));
+  if (models.length === 1) return begin(panel, view, draw, having[0], { selection, work });
+  const sides = having.map((model) => {
+    const place = make("section", { "aria-label": model.name });
+    begin(place, view, draw, model, { selection, work });
+    return make("div", { class: "side" }, make("h2", { class: "whose" }, model.name), place);
+  });
+  panel.append(make("div", { class: "pair" }, ...sides));
+  return null;
+}
+
+async function begin(place, view, draw, model, { selection, work }) {
+  const own = new AbortController();
+  const signal = AbortSignal.any([own.signal, work.signal]);
+  const bar = make("progress", { max: 1, "aria-label": `${VIEWS[view]?.title ?? view}: how much is done` });
+  const stop = make("button", { type: "button", class: "stop", click: () => own.abort() }, "Stop");
+  const again = () => begin(place, view, draw, model, { selection, work });
+  const onProgress = (share) => {
+    bar.value = share;
+  };
+  if (model.live) place.replaceChildren(make("p", { class: "working" }, bar, " ", stop));
+  try {
+    const found = unpacked(await model.ask(view, null, { onProgress, signal }));
+    place.replaceChildren();
+    drawInto(place, found, draw, { selection, model, signal: work.signal });
+  } catch (error) {
+    if (work.signal.aborted) return;
+    if (!own.signal.aborted && !error.forPeople) throw error;
+    const words = own.signal.aborted ? "Stopped." : error.message;
+    const retry = make("button", { type: "button", click: again }, "Try again");
+    place.replaceChildren(make("p", { class: "missing", role: "status" }, words, " ", retry));
+  }
+}
+
+function drawInto(place, view, draw, { selection, model, signal }) {
+  if (view.version !== VERSION || !draw) {
+    const came = `this is “${view.view}”, version ${view.version}`;
+    place.append(make("p", {}, `This page draws version ${VERSION} of its documents; ${came}.`));
+  } else if (view.missing) {
+    place.append(make("p", { class: "missing" }, `Not for this model: ${view.missing}`));
+  } else {
+    const ask = (options) => model.ask(view.view, options, { onProgress: () => {}, signal }).then(unpacked);
+    const framed = (given) => frame({ data: () => view, ...given });
+    draw(view, place, { selection, frame: framed, load: model.live ? ask : null });
+    if (view.view !== "tokens") place.append(make("p", { class: "note" }, saved(view)));
+  }
+}
+
+function saved(view) {
+  const keep = () => save(new Blob([asJson(view)], { type: "application/json" }), `${view.view}.json`);
+  return make("button", { type: "button", class: "link", click: keep }, "All numbers of this view as JSON");
+}
