@@ -5,6 +5,7 @@
     shard: every process has a share of each parameter, gathered block by block (FSDP2, `fully_shard`)
     tensor: every process has some heads and hidden units of each block (DTensor plans; `fully_shard` does the rest)
     context: every process has some positions of each row, and gathers keys and values (decoders)
+    pipeline: every process has some blocks, through which pieces of a batch go one after another (decoders, BERT)
 
 The rows of a batch are dealt to the data × shard places, their positions to the context places. Each place sums its
 losses and the sums are added up, so what is optimised is the mean over the batch's tokens, wherever these lie. The

@@ -13,6 +13,7 @@ from glassformer.training.gradients import Objective
 from glassformer.training.parallel.context import across
 from glassformer.training.parallel.layouts import check_network
 from glassformer.training.parallel.learner import Learner, alone
+from glassformer.training.parallel.pipelining import pipelined
 from glassformer.training.parallel.replicated import replicated
 from glassformer.training.parallel.sharded import sharded
 from glassformer.training.ranks import Ranks
@@ -34,6 +35,8 @@ def applied(
     _quiet()
     sizes = {name: getattr(parallel, name) for name in ("pipeline", "data", "shard", "context", "tensor")}
     mesh = init_device_mesh(device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+    if parallel.pipeline > 1:
+        return pipelined(network, objective, mesh, device)
     if parallel.context > 1:
         objective = across(objective, mesh["context"])
     if parallel.shard == 1 and parallel.tensor == 1:

@@ -14,6 +14,7 @@ from glassformer.layers.linear import Linear
 from glassformer.layers.low_rank import has_low_rank
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
+from glassformer.training.parallel.stages import check_stages
 from glassformer.training.parallel.tensor import dense_layers
 from glassformer.training.ranks import Ranks
 from glassformer.training.recipes import Parallel, Recipe
@@ -29,7 +30,13 @@ def check_layout(recipe: Recipe, size: int) -> None:
         start = start if wanted.processes > 1 else "start it without torchrun"
         what = start if size == 1 else f"set --parallel.data {size}, or {start}"
         raise InputError(f"The sizes of [parallel] must multiply to the number of processes: {asked}, {here}; {what}.")
+    if wanted.pipeline > 1 and wanted.context > 1:
+        raise InputError(
+            "'parallel.context' and 'parallel.pipeline' do not go together: use 'parallel.tensor' with one."
+        )
     if recipe.training.optimizer == "muon":
+        if wanted.pipeline > 1 and wanted.data > 1:  # where a stage is shared out
+            raise InputError("Muon needs whole matrices: use 'parallel.data' or 'parallel.pipeline' alone, or adamw.")
         for name in ("shard", "tensor"):
             if getattr(wanted, name) > 1:
                 raise InputError(
@@ -39,6 +46,8 @@ def check_layout(recipe: Recipe, size: int) -> None:
 
 def check_network(network: nn.Module, parallel: Parallel) -> None:
     """`InputError` where a network cannot be cut as the layout wants it."""
+    if parallel.pipeline > 1:
+        check_stages(network, parallel.pipeline)
     if parallel.tensor > 1:
         _check_tensor(network, parallel.tensor)
     if parallel.context > 1 and not isinstance(network, Decoder):
