@@ -29,11 +29,15 @@ class Telling:
         """The next token of every row; `states` are what the logits were made from, where they are kept."""
         if not self.apart:
             return self._told(rows, logits, states)
+        chances = [row.generator.get_state() if row.sampling.temperature else None for row in rows]
         try:
             tokens = choose(logits, rows)
         except Exception as error:
             if len(rows) == 1:
                 return [self.failed(rows[0], error)]
+            for row, chance in zip(rows, chances, strict=True):  # some may have drawn before another one failed
+                if chance is not None:
+                    row.generator.set_state(chance)
             own = [None if states is None else states[place : place + 1] for place in range(len(rows))]
             alone = [self.tell([row], logits[i : i + 1], own[i]) for i, row in enumerate(rows)]
             return [event for events in alone for event in events]
