@@ -10,7 +10,7 @@ import pytest
 from processes import Glassformer, run_inside
 
 import glassformer as gf
-from glassformer.serving.documents import documents
+from glassformer.serving.views import VIEWS, make_views
 
 
 def kept(path: Path) -> list[dict[str, object]]:
@@ -23,7 +23,8 @@ def test_a_page_of_one_text(glassformer: Glassformer, tiny_decoder: Path, tmp_pa
     done = glassformer("inspect", "--model", tiny_decoder, "a dog", "--patch-from", "a man", cwd=tmp_path)
     assert (done.code, done.out, done.err) == (0, "inspect.html\n", "")
     assert [path.name for path in tmp_path.iterdir()] == ["inspect.html"]
-    wanted = documents(gf.load(tiny_decoder), "a dog", source_text="a man", name=str(tiny_decoder))
+    wanted = make_views(gf.load(tiny_decoder), "a dog", patch_from="a man", name=str(tiny_decoder))
+    assert [document["view"] for document in wanted] == list(VIEWS)
     assert kept(tmp_path / "inspect.html") == wanted
 
 
@@ -32,7 +33,7 @@ def test_json_is_a_document_a_line(tiny_decoder: Path, tmp_path: Path) -> None:
     done = run_inside("inspect", "--model", tiny_decoder, "--json", "--out", out, "-", stdin="ein Hünd\n".encode())
     assert (done.code, done.err) == (0, "")
     lines = [json.loads(line) for line in done.out.splitlines()]
-    assert [(line["view"], line["version"]) for line in lines] == [("attention", 1), ("lens", 1)]
+    assert [(line["view"], line["version"]) for line in lines] == [(v, 1) for v in VIEWS if v != "patching"]
     assert lines[0]["text"] == "ein Hünd" and kept(out) == lines
 
 
@@ -40,7 +41,15 @@ def test_json_alone_writes_no_page(tiny_embed: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     done = run_inside("inspect", "--model", tiny_embed, "--json", "a dog")
     assert done.code == 0 and not list(tmp_path.iterdir())
-    assert done.err.startswith("no lens: ") and done.err.count("\n") == 1
+    assert [line.split(":")[0] for line in done.err.splitlines()] == ["no lens", "no truth"]
+
+
+def test_two_models_side_by_side(tiny_decoder: Path, tiny_embed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    done = run_inside("inspect", "--model", tiny_decoder, "--compare", tiny_embed, "a dog", "--out", out)
+    assert (done.code, done.out) == (0, f"{out}\n")
+    one, two = (make_views(gf.load(path), "a dog", name=str(path)) for path in (tiny_decoder, tiny_embed))
+    assert kept(out) == [*one, *two]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""`glassformer inspect`: attention, lens and patching for one text, in one file that a browser opens without a net."""
+"""`glassformer inspect`: what happens in a model, or in two, with one text, as a file that a browser opens offline."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -28,6 +28,17 @@ def inspect(
     target: Annotated[
         str | None, Parameter(help="What an encoder-decoder is to write. Without it, what it does write.")
     ] = None,
+    compare: Annotated[
+        str | None, Parameter(help="Another model, or another run of it: both read the text, side by side.")
+    ] = None,
+    documents: Annotated[
+        tuple[Path, ...],
+        Parameter(help="Files or folders that the answer's numbers, dates and names are looked up in.", negative=""),
+    ] = (),
+    risk: Annotated[
+        Path | None,
+        Parameter(help="A calibration of the model, as calibrate writes it: how often such answers are wrong."),
+    ] = None,
     out: Annotated[
         Path | None, Parameter(help=f"The page to write. With --json none is written without it. [default: {_PAGE}]")
     ] = None,
@@ -38,18 +49,23 @@ def inspect(
 ) -> None:
     """Look into a model while it reads one text: a page to open in a browser.
 
-    Where every head looks, what every layer would say, and, with --patch-from, which state of another text changes the
-    answer. The page is one file, loads nothing, and its path is printed. Texts have up to 128 tokens.
+    How much each token surprised the model, where every head looks, its positions, what every layer would say, which
+    state of another text changes the answer (--patch-from), how sure it is of what it says, and attention step by step.
+    The page is one file, loads nothing, and its path is printed. Texts have up to 128 tokens.
     """
     if out is not None and out.is_dir():
         raise InputError(f"--out must be a file, {out} is a folder: name the page in it, such as {out / _PAGE}.")
     text = _given(text)
     import glassformer
-    from glassformer.serving.documents import documents
     from glassformer.serving.inlining import write_page
+    from glassformer.serving.views import make_views
 
-    loaded = glassformer.load(model, precision=precision)
-    found = documents(loaded, text, target=target, source_text=patch_from, name=model)
+    truth = _grounds(documents)
+    found = []
+    for name in [model] if compare is None else [model, compare]:
+        loaded = glassformer.load(name, precision=precision)
+        own = {"truth": truth | {"risk": risk if name == model else None}}
+        found += make_views(loaded, text, target=target, patch_from=patch_from, name=name, options=own)
     for document in found:
         if "missing" in document:
             say(f"no {document['view']}: {document['missing']}")
@@ -59,6 +75,16 @@ def inspect(
         path = write_page(found, out or _PAGE)
         if not json:
             put(str(path))
+
+
+def _grounds(documents: tuple[Path, ...]) -> dict[str, Any]:
+    """What the view "truth" looks things up in."""
+    if not documents:
+        return {}
+    from glassformer.factuality.asking import index_of
+    from glassformer.factuality.documents import read_documents
+
+    return {"documents": index_of(read_documents(documents, say=say), say)}
 
 
 def _given(text: str) -> str:

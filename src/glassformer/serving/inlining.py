@@ -1,9 +1,9 @@
 """One file that is a whole page: modules, style and documents put into `page/index.html`, for a browser without a net.
 
-On disk the page is plain ES modules, one a view, which a server gives out as they are (`page_file`). A file that is opened from a
-folder may not import others, so here every module becomes a function that returns what it exports. What the modules may
-write is what is understood here: `import { a, b as c } from "./name.js";` on one line, and `export function`, `export
-async function` or `export const`.
+On disk the page is plain ES modules, one a view, which a server gives out as they are (`page_file`). A file that is
+opened from a folder may not import others, so here every module becomes a function that returns what it exports. What
+the modules may write is what is understood here: `import { a, b as c } from "./name.js";` on one line, and `export
+function`, `export async function` or `export const`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from glassformer.checkpoints.files import write_bytes
 _PAGE = files("glassformer.serving").joinpath("page")
 
 LIVE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src blob: data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src blob: data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The Content-Security-Policy of the page that a server gives out: it loads its own files and asks its own server."""
 

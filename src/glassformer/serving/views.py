@@ -39,7 +39,7 @@ def make_view(
 
     `target` is what an encoder-decoder is to write (by default its own, by greedy search); `patch_from` the text whose
     states "patching" puts into this one. `options` are the view's own: "packed" of attention, "layer" and "head" of
-    walk, "documents" and "risk" of truth.
+    walk, "documents", "risk" and "reader" of truth.
 
     Long work tells `on_progress` the share that is done, 0 to 1, and raises `progress.Stopped` soon after `stopped()`
     is true. A view that the model's family does not have is a document with "missing". Raises `InputError` for an
@@ -64,10 +64,36 @@ def make_view(
     return {**document, "model": name}
 
 
+def make_views(
+    model: Model,
+    text: str,
+    *,
+    target: str | None = None,
+    patch_from: str | None = None,
+    name: str = "",
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Document]:
+    """The documents of all views of a text, as `make_view` makes them, with the `options` of a view by its name.
+    "patching" is left out where there is no text to patch from."""
+    wanted = [view for view in VIEWS if view != "patching" or patch_from is not None]
+    asked = {"target": target, "patch_from": patch_from, "name": name}
+    found = []
+    for view in wanted:
+        try:
+            found.append(make_view(model, view, text, options=(options or {}).get(view), **asked))  # type: ignore[arg-type]
+        except InputError as error:
+            if view != "truth":  # of a text that a model can read but not go on from, the rest is shown
+                raise
+            from glassformer.serving.documents import headed
+
+            found.append(headed(model, text, {"view": view, "missing": str(error)}, name))
+    return found
+
+
 _OPTIONS = {
     "attention": ("packed",),
     "walk": ("layer", "head", "site", "place"),
-    "truth": ("documents", "risk"),
+    "truth": ("documents", "risk", "reader"),
 }
 
 

@@ -6,13 +6,14 @@ import { shown, tokenList } from "./tokens.js";
 const FAINT = 0.04; // shares below it get no line
 const STEP = 26; // pixels from a token of the arcs to the next
 const ROW = 28; // the same in a column, as in style.css
-const LETTERS = 88; // pixels for the tokens below the arcs
+const LETTER = 8; // pixels of the tokens below the arcs
 
 export function arcs(map, rows) {
   const width = STEP * (map.keys.length + 1);
   const height = Math.min(220, 40 + (STEP * map.keys.length) / 2);
   const x = (place) => STEP * (place + 1);
-  const box = { viewBox: `0 0 ${width} ${height + LETTERS}`, width, height: height + LETTERS, role: "img" };
+  const whole = height + 20 + LETTER * Math.max(...map.keys.map((token) => cut(shown(token)).length));
+  const box = { viewBox: `0 0 ${width} ${whole}`, width, height: whole, role: "img" };
   const label = "Arcs from tokens to those that they look at";
   const picture = makeSvg("svg", { ...box, "font-size": 12, "aria-label": label });
   const paths = map.queries.map(() => []);

@@ -1,6 +1,6 @@
 // How attention is divided: of one head or the mean of all, with or without the token that most of it goes to.
 
-const MOST = 0.2; // of all attention: a key that gets less, and less than three times its part, is no sink
+const MOST = 0.2; // of all attention: a key that gets less, or less than twice its equal part, is no sink
 
 // How the chosen query divides its attention over the keys; `head` null is the mean of all heads. Without the `sink`,
 // what is left is shown as the whole.
@@ -27,7 +27,7 @@ export function strongestSink(map) {
   }
   const key = sums.indexOf(Math.max(...sums));
   const share = sums[key] / queries;
-  return map.keys.length > 2 && share >= MOST ? { key, share } : null;
+  return map.keys.length > 2 && share >= MOST && share * map.keys.length >= 2 ? { key, share } : null;
 }
 
 export function pickSink(state, hidden, sink, draw) {
