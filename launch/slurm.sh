@@ -26,6 +26,6 @@ HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=1 bash -c '
 torchrun --nnodes "$NODES" --nproc-per-node "$GPUS_PER_NODE" --rdzv-backend c10d --rdzv-id gpt3-small \
     --rdzv-endpoint "$HEAD:$MASTER_PORT" --max-restarts 0 \
-    -m glassformer train recipes/gpt3-small.toml --data-root "$DATA" --run "$RUN" \
+    -m glassformer train recipes/gpt3-small.toml --data-root "$DATA" --run-folder "$RUN" \
     --parallel.data "$PROCESSES" --if-exists resume
 '

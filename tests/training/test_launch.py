@@ -42,6 +42,18 @@ def test_all_start_the_same_line() -> None:
     assert len({started(path) for path in LAUNCH}) == 1
 
 
+@pytest.mark.parametrize(
+    "options", [("--run-folder", "runs/a"), ("--log-to", "wandb"), ("--name", "a"), ("--resume", "a")]
+)
+def test_torchrun_leaves_options_of_train_alone(options: tuple[str, str]) -> None:
+    """It reads what begins like an option of its own, `--run` for `--run-path`, even behind the module's name."""
+    given = get_args_parser().parse_args(["-m", "glassformer", "train", *options])
+    assert given.training_script_args == ["train", *options]
+    _, bound, _ = application().parse_args(["train", *options], exit_on_error=False, print_error=False)
+    [value] = [value for name, value in bound.arguments.items() if name != "recipe"]
+    assert str(value) == options[1]
+
+
 def test_torchrun_and_train_take_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given = get_args_parser().parse_args(filled(started(LAUNCH[0]))[1:])
     assert given.module and given.training_script == "glassformer" and given.nnodes == "2"

@@ -10,7 +10,9 @@ from cyclopts import Parameter
 
 from glassformer.errors import InputError, did_you_mean
 
-_OPTIONS = ("--data-root", "--run", "--name", "--resume", "--if-exists", "--log", "--help")
+# Under torchrun, which takes "--run" and "--log" for beginnings of its own options, these two have another name.
+_RUN, _LOG = ("--run", "--run-folder"), ("--log", "--log-to")
+_OPTIONS = ("--data-root", *_RUN, "--name", "--resume", "--if-exists", *_LOG, "--help")
 
 
 def train(
@@ -25,7 +27,9 @@ def train(
         Path | None,
         Parameter(help="Where the recipe's data lies. Without it, the folder in GLASSFORMER_DATA, else data/."),
     ] = None,
-    run: Annotated[Path | None, Parameter(help="The run's folder. Without it, runs/ and the recipe's name.")] = None,
+    run: Annotated[
+        Path | None, Parameter(name=_RUN, help="The run's folder. Without it, runs/ and the recipe's name.")
+    ] = None,
     name: Annotated[str | None, Parameter(help="The same, by name: the folder is runs/NAME.")] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with this run instead of beginning one.")] = None,
     if_exists: Annotated[
@@ -33,7 +37,8 @@ def train(
         Parameter(help="What to do where the run is there already: with resume, a restarted job goes on by itself."),
     ] = "refuse",
     log: Annotated[
-        Literal["tensorboard", "wandb"] | None, Parameter(help="Send the metrics there too (extra 'logging').")
+        Literal["tensorboard", "wandb"] | None,
+        Parameter(name=_LOG, help="Send the metrics there too (extra 'logging')."),
     ] = None,
 ) -> None:
     """Train a model as a recipe says, or go on with a run.
@@ -43,6 +48,7 @@ def train(
 
     Several processes train together where torchrun starts them, on GPUs or on the CPU:
     torchrun --nproc-per-node 2 -m glassformer train RECIPE --parallel.data 2
+    Write --run-folder and --log-to there: torchrun takes --run and --log for its own.
     """
     recipes, overrides = split_overrides(recipe)
     if run is not None and name is not None:
