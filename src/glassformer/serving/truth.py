@@ -30,14 +30,14 @@ import torch
 
 from glassformer.errors import InputError
 from glassformer.factuality import calibration
-from glassformer.factuality.asking import Reply, Texts, Token, ask, index_of, tokens_of
+from glassformer.factuality.asking import Texts, Token, ask, index_of, tokens_of
 from glassformer.factuality.calibration import Asking, Calibration
 from glassformer.factuality.claims import claims_of
 from glassformer.factuality.grounding import COUNT, READER, Evidence
 from glassformer.factuality.labelling import prompt_ids_of
-from glassformer.factuality.prompts import relation_of
+from glassformer.factuality.prompts import STOP, relation_of
 from glassformer.factuality.questions import Question
-from glassformer.factuality.records import record_answers
+from glassformer.factuality.records import record, record_answers
 from glassformer.factuality.retrieval import Index
 from glassformer.factuality.uncertainty import ONE_PASS
 from glassformer.factuality.verifying import Checked, Verifier
@@ -46,6 +46,7 @@ from glassformer.models.decoder import Decoder
 from glassformer.models.families import TEXT_TO_TEXT
 from glassformer.serving.documents import DIGITS, Document, headed
 from glassformer.serving.readings import Spelling, reading
+from glassformer.tasks.inputs import text_ids
 from glassformer.tasks.model import Model
 
 LEVELS = ((0.5, "sure"), (0.2, "less sure"), (0.05, "unsure"), (0.0, "very unsure"))
@@ -92,9 +93,10 @@ def truth_document(
 ) -> Document:
     """How sure a model was of each token that it says, and what `documents` say to its numbers, dates and names.
 
-    A decoder goes on from the text, or answers it where it is a question or the model converses; with a `target`, that
-    is judged as if the model had written it. An encoder-decoder translates. An encoder writes nothing: the text itself
-    is checked. `risk` is a calibration of this model, or its file; `reader` what finds values in passages.
+    A decoder goes on from the text, or answers it where that is a question, the model converses, or a calibration says
+    how it is asked; with a `target`, that is judged as if the model had written it. An encoder-decoder translates. An
+    encoder writes nothing: the text itself is checked. `risk` is a calibration of this model, or its file; `reader`
+    what finds values in passages.
 
     Raises `InputError` as `readings.reading`, `asking.ask` and `verifying.Verifier`.
     """
@@ -126,21 +128,26 @@ def _counted(index: Index) -> str:
 
 def _of_decoder(model: Model, text: str, target: str | None, risk: Calibration | str | Path | None) -> _Said:
     reading(model, text)  # what it refuses, the other views of the page refuse as well
-    reply = _reply(model, text, risk) if target is None else _judged(model, text, target, risk)
-    answer = "".join(token.text for token in reply.tokens)
-    whose = "the model’s own answer" if target is None else "the answer that was given, judged by the model"
+    known = calibration.load(risk, model) if isinstance(risk, str | Path) else risk
     converses = bool(model.pipeline.chat_template)
-    apart = converses or text.rstrip().endswith("?")
-    goes_on = "" if apart else text
-    return _Said(
-        goes_on + answer,
-        whose if apart else whose.replace("answer", "continuation"),
-        text if apart else "",
-        len(goes_on),
-        reply.tokens,
-        reply.risk,
-        _risk_in_words(reply.risk),
-    )
+    apart = converses or known is not None or text.rstrip().endswith("?")
+    if target is not None:
+        tokens, probability = _judged(model, text, target, known, apart)
+    elif apart:
+        reply = ask(model, text, risk=known, max_new_tokens=_most_new(model))
+        tokens, probability = reply.tokens, reply.risk
+    else:
+        (one,) = record(model, [text], max_new_tokens=_most_new(model), stop=STOP)
+        tokens, probability = tokens_of(model, one), None
+    kind = "answer" if apart else "continuation"
+    whose = f"the model’s own {kind}" if target is None else f"the {kind} that was given, judged by the model"
+    before, asked = ("", text) if apart else (text, "")
+    answer = "".join(token.text for token in tokens)
+    return _Said(before + answer, whose, asked, len(before), tokens, probability, _risk_in_words(probability))
+
+
+def _most_new(model: Model) -> int:
+    return min(MOST_NEW_TOKENS, model.config.max_length // 2)
 
 
 def _risk_in_words(risk: float | None) -> str:
@@ -149,21 +156,18 @@ def _risk_in_words(risk: float | None) -> str:
     return f"Of answers like this, asked like this, {100 * risk:.0f} % are wrong by the calibration."
 
 
-def _reply(model: Model, text: str, risk: Calibration | str | Path | None) -> Reply:
-    return ask(model, text, risk=risk, max_new_tokens=min(MOST_NEW_TOKENS, model.config.max_length // 2))
-
-
-def _judged(model: Model, text: str, answer: str, risk: Calibration | str | Path | None) -> Reply:
-    """An answer that is given, with what the model thinks of it."""
-    known = calibration.load(risk, model) if isinstance(risk, str | Path) else risk
+def _judged(
+    model: Model, text: str, answer: str, known: Calibration | None, apart: bool
+) -> tuple[tuple[Token, ...], float | None]:
+    """The tokens of an answer that is given, as the model would have written them, and its risk."""
     asking = Asking("bare") if known is None else known.asking
     question = Question("question 1", text, (), relation=relation_of(text, asking.shots))
-    prompt = prompt_ids_of(model, question, asking)
-    joined = answer if not model.tokenizer.decode(prompt) or answer[:1].isspace() else f" {answer}"
-    (one,) = record_answers(model, [prompt], [answer if model.pipeline.chat_template else joined])
+    prompt = prompt_ids_of(model, question, asking) if apart else text_ids(model, [text])[0]
+    parted = bool(model.pipeline.chat_template) or answer[:1].isspace() or (not apart and text[-1:].isspace())
+    (one,) = record_answers(model, [prompt], [answer if parted else f" {answer}"])
     scores = {name: score.function(one) for name, score in ONE_PASS.items()}
-    risky = None if known is None else known.probability(scores, question.relation, one.text.strip())
-    return Reply(text, one.text, "", one.text, tokens_of(model, one), scores, risky)
+    risk = None if known is None else known.probability(scores, question.relation, one.text.strip())
+    return tokens_of(model, one), risk
 
 
 @torch.no_grad()

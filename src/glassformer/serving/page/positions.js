@@ -118,7 +118,8 @@ function inWords(part, r, c) {
 // How alike two positions are, by their distance.
 function likeness(part, name, relative, frame) {
   const said = make("p", { class: "said", "aria-live": "polite" });
-  const ends = part.lowest ? [["the least", part.lowest], ["the greatest", part.highest]] : [];
+  const varies = part.lowest?.some((least, i) => part.highest[i] - least > 0.001);
+  const ends = varies ? [["the least", part.lowest], ["the greatest", part.highest]] : [];
   const chart = lineChart({
     label: `Similarity against distance: ${part.measure}`,
     xs: part.distances,
@@ -130,7 +131,7 @@ function likeness(part, name, relative, frame) {
     low: 0,
     high: relative ? 0 : 1,
     choose: (i) => {
-      const range = part.lowest ? `, from ${tidy(part.lowest[i], 4)} to ${tidy(part.highest[i], 4)}` : "";
+      const range = varies ? `, from ${tidy(part.lowest[i], 4)} to ${tidy(part.highest[i], 4)}` : "";
       said.textContent = `Distance ${tidy(part.distances[i], 0)}: ${tidy(part.similarity[i], 4)}${range}.`;
     },
   });

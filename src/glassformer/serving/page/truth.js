@@ -36,10 +36,16 @@ export function draw(view, panel, { frame }) {
   if (!marks.length) panel.append(make("p", {}, "There is nothing to check in it: no number, date or name."));
   panel.append(make("div", { class: "spans", role: "group", "aria-label": "What was checked" }, ...buttons), evidence);
   if (view.tokens.length) said.textContent = tokenInWords(view, leastSure(view));
+  const doubtful = marks.findIndex((mark) => mark.verdict !== "supported");
+  if (marks.length) choose(Math.max(0, doubtful));
 }
 
 function levelOf(view, token) {
   return view.levels.findIndex((level) => token.probability >= level.least);
+}
+
+function share(probability) {
+  return probability < 0.0005 ? "under 0.1 %" : percent(probability);
 }
 
 function leastSure(view) {
@@ -48,7 +54,7 @@ function leastSure(view) {
 
 function tokenInWords(view, i) {
   const token = view.tokens[i];
-  const sure = `${percent(token.probability)} (${view.levels[levelOf(view, token)].name})`;
+  const sure = `${share(token.probability)} (${view.levels[levelOf(view, token)].name})`;
   return `${quoted(token.text)}: probability ${sure}, entropy ${token.entropy.toFixed(2)} nats.`;
 }
 

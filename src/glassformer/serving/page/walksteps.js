@@ -6,6 +6,7 @@ import { heatTable } from "./heatmap.js";
 import { equation, fraction, id, num, op, root, row, sub, sum, sup, words } from "./math.js";
 import { percent, quoted, shown } from "./tokens.js";
 
+const LENGTH = "length";
 const STRONGEST = 5; // tokens whose values are shown one by one
 
 // The key that a query looks at most.
@@ -20,9 +21,12 @@ function step(title, equations, about, ...rest) {
   return [make("h3", {}, title), ...equations, make("p", {}, about), ...rest];
 }
 
-// A table of numbers as a picture. rows: [{ name, numbers }], a null is an empty cell
+// A table of numbers as a picture. rows: [{ name, numbers, angles }], a null is an empty cell. Lengths and angles are
+// of another kind than the other numbers, and have no colour.
 function numbers(frame, name, title, columns, rows) {
-  const most = Math.max(1e-9, ...rows.flatMap((each) => each.numbers.filter((value) => value !== null).map(Math.abs)));
+  const coloured = (r, c) => !rows[r].angles && columns[c] !== LENGTH;
+  const values = rows.flatMap(({ numbers: all }, r) => all.filter((value, c) => value !== null && coloured(r, c)));
+  const most = Math.max(1e-9, ...values.map(Math.abs));
   const heat = heatTable({
     caption: title,
     corner: "number",
@@ -33,7 +37,7 @@ function numbers(frame, name, title, columns, rows) {
       const value = rows[r].numbers[c];
       if (value === null) return { text: "", value: 0, says: "nothing", number: "" };
       const says = `${rows[r].name}, ${columns[c]}: ${tidy(value, 4)}`;
-      return { text: tidy(value, 2), value: value / most, says, number: value };
+      return { text: tidy(value, 2), value: coloured(r, c) ? value / most : 0, says, number: value };
     },
     choose: () => {},
   });
@@ -60,7 +64,7 @@ function bars(frame, name, title, state, values, choose, digits = 2) {
 
 export function projections(state, frame) {
   const { walk, query, key } = state;
-  const columns = [...walk.shown.map(String), "length"];
+  const columns = [...walk.shown.map(String), LENGTH];
   const of = (vector, length) => [...walk.shown.map((i) => vector[i]), length];
   const names = { q: `query of ${quoted(walk.queries[query])}`, k: `key of ${quoted(walk.keys[key])}` };
   const lengths = walk.lengths;
@@ -71,7 +75,8 @@ export function projections(state, frame) {
     { name: `value of ${quoted(walk.keys[key])}`, numbers: of(walk.value[key], lengths.value[key]) },
   ];
   const each = (name, x) => equation(id(name), op("="), id(x), sup(id("W"), words(name.toUpperCase())));
-  const about = `What is asked for, what is offered, and what is given: each has ${walk.width} numbers in this head, `
+  const about = `From x, the state of the token that looks, what is asked for; from y, that of another one, what is `
+    + `offered and what is given. Each has ${walk.width} numbers in this head, `
     + `here are ${walk.shown.length} of them and the length of all.${walk.turned ? TURNED : ""}`;
   const title = `Query, key and value${walk.turned ? ", before and after they are turned" : ""}`;
   return step("1. Query, key, value", [each("q", "x"), each("k", "y"), each("v", "y")], about,
@@ -87,9 +92,9 @@ function turnedRows(walk, query, key, names) {
   const degrees = (place) => walk.shown.map((_, i) => (i % 2 ? null : (angles[place][i >> 1] * 180) / Math.PI));
   return [
     { name: `${names.q}, not turned`, numbers: [...walk.turned.query[query], walk.lengths.query[query]] },
-    { name: `angle at ${query}, in °`, numbers: [...degrees(query), null] },
+    { angles: true, name: `angle at ${query}, in °`, numbers: [...degrees(query), null] },
     { name: `${names.k}, not turned`, numbers: [...walk.turned.key[key], walk.lengths.key[key]] },
-    { name: `angle at ${key}, in °`, numbers: [...degrees(key), null] },
+    { angles: true, name: `angle at ${key}, in °`, numbers: [...degrees(key), null] },
   ];
 }
 
@@ -174,7 +179,7 @@ export function joining(state, frame) {
   const { walk, query } = state;
   const { joined } = walk;
   if (!joined) return step("6. Joined", [], walk.joins);
-  const columns = [...joined.bias.map((_, i) => String(i)), "length"];
+  const columns = [...joined.bias.map((_, i) => String(i)), LENGTH];
   const rows = joined.heads.map((parts, h) => ({
     name: h === walk.head ? `head ${h} (this one)` : `head ${h}`,
     numbers: [...parts[query], joined.head_lengths[h][query]],
