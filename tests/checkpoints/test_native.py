@@ -123,7 +123,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=4), "has format 4; this version .* reads up to 3. Upgrade"),
+        (lambda c: c.update(format=5), "has format 5; this version .* reads up to 4. Upgrade"),
         (lambda c: c.update(format=0), "'format' must be 1 or more"),
         (lambda c: c.update(famly="x"), "unknown key 'famly'. Did you mean 'family'"),
         (lambda c: c.update(family="encoder-decoder-x"), "Did you mean 'encoder-decoder'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,13 +180,18 @@ def _done(_: object) -> None:
 def _check(recipe: Recipe, prepared: Prepared, start: Start | None) -> None:
     """What is wrong with the network, before there is a run of it. Building draws weights, and leaves the user's source
     of chance alone."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), unfilled(draw=False) if _fresh(recipe, start) else nullcontext():
         check_network(_build(recipe, prepared, start).network, recipe.parallel)
 
 
 def _build(recipe: Recipe, prepared: Prepared, start: Start | None) -> Built:
     families = job_of(recipe.task).families
     return build(recipe, prepared.tokenizer, start, families, prepared.head, prepared.derived)
+
+
+def _fresh(recipe: Recipe, start: Start | None) -> bool:
+    """Whether it is a Transformer that starts from nothing: it can be built without its numbers."""
+    return start is None and isinstance(recipe.network_config(vocab_size=100), Config)
 
 
 def _changed(run: Run, overrides: Mapping[str, Any], size: int) -> Recipe:
@@ -226,7 +231,7 @@ def _train(
         recompute_blocks(network)
     objective = job.objective(recipe, network)
     fast = compiled(objective, means.compile and recipe.parallel.whole)
-    learner = applied(network, fast, recipe.parallel, ranks, torch.device(means.device))
+    learner = applied(network, fast, recipe.parallel, ranks, torch.device(means.device), means.precision)
     if draws is not None:
         fill(learner.network, draws, torch.device(means.device))
     model = dataclasses.replace(model, network=learner.whole)
@@ -272,8 +277,7 @@ def _train(
 def _build_to_train(recipe: Recipe, prepared: Prepared, start: Start | None) -> tuple[Built, Draws | None]:
     """The network; where it will be divided, without numbers if it is a fresh Transformer: these are drawn later."""
     layout = recipe.parallel
-    later = layout.shard * layout.tensor > 1 and start is None and isinstance(recipe.network_config(100), Config)
-    if not later:
+    if layout.shard * layout.tensor == 1 or not _fresh(recipe, start):
         return _build(recipe, prepared, start), None
     with unfilled() as draws:
         built = _build(recipe, prepared, start)

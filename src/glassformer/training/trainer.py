@@ -270,10 +270,10 @@ class Trainer:
         contents = {WEIGHTS: kept_tensors(self.network), MOMENTS: moments}
         try:
             return {part: write_shards(folder / part, contents[part], self.ranks) for part in PARTS}
-        except OSError:
-            self.ranks.first(lambda: shutil.rmtree(folder, ignore_errors=True))
-            what = f"the checkpoint of step {self.progress.step}"
-            raise self.ranks.error(self.ranks.first(lambda: self.run.not_written(what, error))) from None
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            message = self.run.not_written(f"the checkpoint of step {self.progress.step}", error)
+            raise self.ranks.error(message) from None
 
     def _prune(self) -> None:
         keep = max(self.settings.keep, self.run.recipe.evaluation.average)

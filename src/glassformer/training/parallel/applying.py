@@ -21,7 +21,12 @@ from glassformer.training.recipes import Parallel
 
 
 def applied(
-    network: nn.Module, objective: Objective, parallel: Parallel, ranks: Ranks, device: torch.device
+    network: nn.Module,
+    objective: Objective,
+    parallel: Parallel,
+    ranks: Ranks,
+    device: torch.device,
+    precision: str = "fp32",
 ) -> Learner:
     """The network as this process and the others train it together. The network must be the same in all of them.
 
@@ -41,7 +46,7 @@ def applied(
         objective = across(objective, mesh["context"])
     if parallel.shard == 1 and parallel.tensor == 1:
         return replicated(network.to(device), objective, mesh)
-    return sharded(network, objective, mesh)
+    return sharded(network, objective, mesh, precision)
 
 
 def _quiet() -> None:

@@ -31,7 +31,9 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> d
     All processes must call it. `OSError` in all of them where the disk of one does not take it. Each holds its share
     two times more while it writes.
     """
-    from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter, save
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
         save({**tensors}, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
@@ -57,7 +59,8 @@ def read_shards(folder: Path, stored: Mapping[str, Stored], tensors: Mapping[str
 
     `InputError` where one is missing or has another shape.
     """
-    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     for name, tensor in tensors.items():
         if name not in stored:
@@ -99,14 +102,18 @@ def gathered(learner: Learner, ranks: Ranks) -> nn.Module | None:
         give_memory(network, device)
     for name, parameter in network.named_parameters():
         source = next(rank for rank, names in enumerate(holders) if name in names)
-        value = own[name].detach() if name in own else None
-        full = value.full_tensor() if hasattr(value, "full_tensor") else value
+        full = _full(own[name].detach()) if name in own else torch.empty(parameter.shape, dtype=parameter.dtype)
         if source and ranks.rank == source:
-            assert full is not None
             dist.send(full.cpu().contiguous(), 0)
+        if source and ranks.leads:
+            full = torch.empty(parameter.shape, dtype=parameter.dtype)
+            dist.recv(full, source)
         if ranks.leads:
-            if source:
-                full = torch.empty(parameter.shape, dtype=parameter.dtype)
-                dist.recv(full, source)
             parameter.copy_(full)
     return network if ranks.leads else None
+
+
+def _full(tensor: Any) -> Tensor:
+    """A tensor of which this process has a share, whole. All that have shares must call it."""
+    whole: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
+    return whole

@@ -28,7 +28,7 @@ class _Filling:
     """Something done in place to a parameter, or to the part of it that has this size, stride and offset."""
 
     operator: Any
-    place: tuple[Any, Any, int]
+    place: tuple[Any, Any, Any]
     arguments: tuple[Any, ...]
     options: dict[str, Any]
     state: Tensor | None
@@ -116,7 +116,7 @@ def _key(tensor: Tensor) -> int:
 def unfilled(draw: bool = True) -> Iterator[Draws]:
     """A context in which networks are built without their parameters' numbers; buffers are as ever."""
     draws = Draws(draw)
-    hook = register_module_parameter_registration_hook(draws._registered)
+    hook = register_module_parameter_registration_hook(draws._registered)  # type: ignore[arg-type]
     try:
         with draws:
             yield draws

@@ -16,14 +16,19 @@ from glassformer.training.parallel.step import Step, objective_of
 from glassformer.training.parallel.tensor import tensor_parallel
 
 
-def sharded(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
+def sharded(network: nn.Module, objective: Objective, mesh: Any, precision: str = "fp32") -> Learner:
     """Each block is gathered when it runs, and let go after; all else (embedding, norms, head) once a pass.
 
     Blocks with cross-attention count as such else: their keys and values of the source are made before they run. What
     tensor parallelism has cut is sharded further, and the processes of a context group share as those of `shard` do.
+    In bf16 parameters are cast before they are gathered, once for all that use them; gradients are summed in fp32, and
+    the shares that the optimizer changes are fp32.
     """
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    policy = MixedPrecisionPolicy()
+    if precision == "bf16":
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     whole = skeleton(network)
     step = Step(network, objective)
     if mesh["tensor"].size() > 1:
@@ -32,8 +37,8 @@ def sharded(network: nn.Module, objective: Objective, mesh: Any) -> Learner:
     where = mesh["data", inner.mesh_dim_names[0]] if mesh["data"].size() > 1 else inner
     for module in network.modules():
         if isinstance(module, Block) and module.cross_attention is None:
-            fully_shard(module, mesh=where)
-    fully_shard(step, mesh=where)
+            fully_shard(module, mesh=where, mp_policy=policy)
+    fully_shard(step, mesh=where, mp_policy=policy)
     loss = objective_of(step)
 
     def released(network: Any, batch: Any) -> Loss:
