@@ -1,81 +1,169 @@
-"""A real browser without a window: opens a file, runs its scripts and gives what the page has become."""
+"""A real Chromium without a window and without a net, and a small server for the page's live mode."""
 
 from __future__ import annotations
 
+import json
 import shutil
-import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
-VOID = {"meta", "link", "input", "br", "line", "circle", "polyline"}
+from glassformer.errors import InputError
+from glassformer.serving.inlining import LIVE_POLICY, page_file
+from glassformer.serving.progress import Stopped
+
+FLAGS = ["--no-sandbox", "--disable-gpu"]
+PATIENCE = 60_000  # milliseconds: machines may be busy
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser; the test is skipped where Playwright or Chromium is missing."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
+    )
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(
+    browser: Any, address: str, *, width: int = 1280, dark: bool = False, refusals: bool = False
+) -> Iterator[Any]:
+    """The page at an address. A word on its console, a request to elsewhere or a page that scrolls sideways fails the
+    test; `refusals`: an answer of 4xx is told on the console, and is meant."""
+    scheme = "dark" if dark else "light"
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True)
+    page, problems = context.new_page(), []
+    page.set_default_timeout(PATIENCE)
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+
+    def elsewhere(request: Any) -> None:
+        if not request.url.startswith((address.split("#")[0], "data:", "blob:")):
+            problems.append(request.url)
+
+    page.on("request", elsewhere)
+    if address.startswith("file:"):
+        context.set_offline(True)
+    page.goto(address)
+    yield page
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    context.close()
+    assert [each for each in problems if not (refusals and "Failed to load resource" in each)] == []
+    assert wide <= 0, f"the page itself scrolls sideways by {wide} pixels"
+
+
+def cells(grid: Any) -> dict[tuple[int, int], dict[str, Any]]:
+    """Text, share and whether it goes back, of each cell of a grid."""
+    found = grid.locator("td[data-row]").evaluate_all(
+        """cells => cells.map((cell) => ({
+            row: Number(cell.dataset.row), column: Number(cell.dataset.column), text: cell.textContent,
+            share: Number(cell.style.getPropertyValue("--share")), back: cell.classList.contains("back"),
+        }))"""
+    )
+    return {(each["row"], each["column"]): each for each in found}
+
+
+def plain_table(figure: Any) -> list[list[str]]:
+    """The rows of a picture's table, which is opened; the first is its head."""
+    figure.get_by_role("button", name="Table", exact=True).click()
+    return figure.locator("table.plain").evaluate("t => [...t.rows].map((r) => [...r.cells].map((c) => c.textContent))")
+
+
+def exported(page: Any, figure: Any, kind: str) -> bytes:
+    """The file that a picture is saved as; `kind` is PNG, SVG or JSON."""
+    with page.expect_download() as waiting:
+        figure.locator(".bar-of-tools button", has_text=kind).click()
+    return waiting.value.path().read_bytes()
+
+
+Making = Callable[[dict[str, Any], Callable[[float], None], Callable[[], bool]], dict[str, Any]]
 
 
 @dataclass
-class Element:
-    """One element of a page, with the text in it and below it."""
+class Served:
+    """A server of the page whose documents `make(body, on_progress, stopped)` makes, as POST /v1/trace promises."""
 
-    tag: str
-    attributes: dict[str, str]
-    text: str = ""
-    children: list[Element] = field(default_factory=list)
+    make: Making
+    models: list[str]
+    key: str | None = None
+    bodies: list[dict[str, Any]] = field(default_factory=list)
 
-    def all(self, tag: str, **attributes: str) -> list[Element]:
-        """Those below it with this tag and these attributes (`_` for `-`; a class is one of several)."""
-        below = [found for child in self.children for found in (child, *child.all(""))]
-        return [each for each in below if (not tag or each.tag == tag) and each.has(attributes)]
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
-    def has(self, attributes: dict[str, str]) -> bool:
-        own = self.attributes
-        return all(
-            value in own.get(name.rstrip("_").replace("_", "-"), "").split()
-            or own.get(name.rstrip("_").replace("_", "-")) == value
-            for name, value in attributes.items()
-        )
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        served = self
 
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                pass
 
-class _Tree(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.open = [Element("page", {})]
+            def answer(self, status: int, content: bytes, media: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", media)
+                self.send_header("Content-Security-Policy", LIVE_POLICY)
+                self.end_headers()
+                self.wfile.write(content)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, {name: value or "" for name, value in attrs})
-        self.open[-1].children.append(element)
-        if tag not in VOID:
-            self.open.append(element)
+            def admitted(self) -> bool:
+                if served.key is None or self.headers["Authorization"] == f"Bearer {served.key}":
+                    return True
+                self.answer(401, b'{"error": {"message": "a key is needed."}}', "application/json")
+                return False
 
-    def handle_endtag(self, tag: str) -> None:
-        while tag in [each.tag for each in self.open[1:]] and self.open.pop().tag != tag:
-            pass
+            def do_GET(self) -> None:
+                if self.path == "/v1/models":
+                    listed = {"data": [{"id": name} for name in served.models]}
+                    if self.admitted():
+                        self.answer(200, json.dumps(listed).encode(), "application/json")
+                elif (file := page_file(self.path[1:])) is not None:
+                    self.answer(200, *file)
+                else:
+                    self.answer(404, b"", "text/plain")
 
-    def handle_data(self, data: str) -> None:
-        for element in self.open:
-            element.text += data
+            def do_POST(self) -> None:
+                if not self.admitted():
+                    return
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                served.bodies.append(body)
+                self.answer(200, b"", "text/event-stream")
+                gone = threading.Event()
 
+                def tell(event: dict[str, Any]) -> None:
+                    try:
+                        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                    except OSError:
+                        gone.set()
 
-def tree(html: str) -> Element:
-    parser = _Tree()
-    parser.feed(html)
-    return parser.open[0]
+                def stopped() -> bool:
+                    tell({"progress": 0.5})  # a connection that is gone is known by writing to it
+                    return gone.is_set()
 
+                try:
+                    tell({"document": served.make(body, lambda share: tell({"progress": share}), stopped)})
+                except InputError as error:
+                    tell({"error": {"message": str(error)}})
+                except Stopped:
+                    pass
 
-def browser() -> str:
-    """The browser's program; the test is skipped where there is none."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    pytest.skip("no Chromium is installed: apt-get install chromium")
-
-
-def opened(path: Path, view: str, profile: Path) -> Element:
-    """The page as it is after its scripts, at the tab `view`. Anything on the console (an error, or something that
-    the page was kept from loading) fails the test."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    where = [f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom", f"{path.as_uri()}#{view}"]
-    done = subprocess.run([browser(), *options, *where], capture_output=True, text=True, timeout=180)
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert done.returncode == 0 and not said, said or done.stderr
-    return tree(done.stdout)
+        return Handler

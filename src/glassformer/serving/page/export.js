@@ -3,6 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const PAINTED = ["fill", "stroke"];
+const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g; // in XML
 const MOST = 16000; // pixels in one direction that browsers paint
 
 export function standalone(picture) {
@@ -23,7 +24,7 @@ export function standalone(picture) {
   const whole = { width, height, fill: resolve("var(--paper)") };
   for (const [name, value] of Object.entries(whole)) paper.setAttribute(name, value);
   copy.prepend(paper);
-  return new XMLSerializer().serializeToString(copy);
+  return new XMLSerializer().serializeToString(copy).replace(FORBIDDEN, "\ufffd");
 }
 
 export async function asPng(text) {

@@ -1,5 +1,5 @@
 // The token that every panel looks at. There are two sides: "text" (of an encoder-decoder, its source) and "target"
-// (what an encoder-decoder writes). A panel calls `choose`, and marks what it is told by `follow`, where it never chooses.
+// (what an encoder-decoder writes). A panel calls `choose`, and marks what it is told by `follow`, never choosing.
 
 import { clamp } from "./elements.js";
 

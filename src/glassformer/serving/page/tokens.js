@@ -3,11 +3,13 @@
 import { clamp, make, stepOf } from "./elements.js";
 
 const VISIBLE = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+const CONTROLS = 0x2400; // where Unicode has pictures of control characters
 
-// What stands in a box or a cell: white space that is all there is becomes visible.
+// What stands in a box or a cell: control characters, and white space that is all there is, become visible.
 export function shown(token) {
   const bare = token.replace(/^ +(?=\S)/, "");
-  return bare.replace(/[\n\t\r]/g, (c) => VISIBLE[c]).replace(/^ +$/, (spaces) => VISIBLE[" "].repeat(spaces.length));
+  const visible = (c) => VISIBLE[c] ?? String.fromCodePoint(CONTROLS + Math.min(c.codePointAt(0), 0x21));
+  return bare.replace(/[\x00-\x1f\x7f]/g, visible).replace(/^ +$/, (spaces) => VISIBLE[" "].repeat(spaces.length));
 }
 
 export function quoted(token) {
