@@ -118,12 +118,17 @@ def chat(model: Model, messages: Sequence[Message], options: Options) -> Generat
 
 def chat_ids(model: Model, messages: Sequence[Message]) -> list[int]:
     """The ids of a conversation, up to where the assistant's answer begins."""
+    return model.tokenizer.encode(chat_text(model, messages), read_specials=True)
+
+
+def chat_text(model: Model, messages: Sequence[Message], answering: bool = True) -> str:
+    """A conversation as the model's template writes it; `answering`: with what opens the assistant's answer."""
     _need_template(model)
     if not messages:
         raise InputError("a conversation must have at least one message.")
     known: dict[str, Any] = {f"{role}_token": token for role, token in model.tokenizer.specials.items()}
-    text = _template(model.pipeline.chat_template).render(messages, **{"bos_token": "", "eos_token": "", **known})
-    return model.tokenizer.encode(text, read_specials=True)
+    template = _template(model.pipeline.chat_template)
+    return template.render(messages, answering, **{"bos_token": "", "eos_token": "", **known})
 
 
 def _need_template(model: Model) -> None:

@@ -56,16 +56,17 @@ class Body(BaseModel):
     @classmethod
     def _passed_over(cls, name: Any, value: Any) -> bool:
         """Whether a parameter asks for nothing. Raises where it asks for what is not done here."""
-        if name in cls.model_fields:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        if name in known:
             return False
-        if name in HINTS and "stream" in cls.model_fields:
+        if name in HINTS and "stream" in known:
             return True
-        if name in NEUTRAL and "stream" in cls.model_fields:
+        if name in NEUTRAL and "stream" in known:
             if any(value is each or (value == each and type(value) is type(each)) for each in NEUTRAL[name]):
                 return True
             text = f"'{name}' is not supported here; leave it out."
             raise PydanticCustomError("unsupported", "{text}", {"text": text, "param": name})
-        text = f"unknown parameter '{name}'.{did_you_mean(str(name), cls.model_fields)}"
+        text = f"unknown parameter '{name}'.{did_you_mean(str(name), known)}"
         raise PydanticCustomError("unknown", "{text}", {"text": text, "param": str(name)[:100]})
 
 

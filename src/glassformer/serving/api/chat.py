@@ -51,7 +51,7 @@ class Schema(Body):
 
     name: Annotated[str, Field(max_length=200)] = "schema"
     description: str | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")] = Field(default_factory=dict, alias="schema")
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
     strict: bool | None = None
 
 
