@@ -111,7 +111,7 @@ def test_rotary_angles_are_those_that_the_network_turns_by() -> None:
     np.testing.assert_allclose(part["similarity"], wanted, atol=CLOSE)
     ids = model.tokenizer.encode(WRITER_TEXTS[0])
     trace = gf.trace(model, ids, "self_attention.key[0]", "norm_1.output[0]")
-    block = model.network.stack.blocks[0]  # type: ignore[union-attr]
+    block: Any = model.network.get_submodule("stack.blocks.0")
     before = block.self_attention.to_key(trace["norm_1.output[0]"])[0].unflatten(-1, (-1, 2 * half)).transpose(0, 1)
     angle = 2 * math.pi * torch.arange(len(ids))[:, None] / torch.tensor(part["wavelengths"])
     turned = before[..., :half] * angle.cos() - before[..., half:] * angle.sin()

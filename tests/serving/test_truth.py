@@ -145,6 +145,17 @@ def test_an_answer_is_checked_as_an_answer(model: Model, index: Any) -> None:
     assert document["statement"] == "In 1503." and document["sentences"] == []
 
 
+def test_a_page_does_not_tell_where_documents_lie(model: Model) -> None:
+    pytest.importorskip("bm25s", reason="the extra 'ground' is not installed")
+    from glassformer.factuality.retrieval import Index
+
+    for folder, wanted in (("/home/me/art/", "a/louvre.txt"), ("art/", "a/louvre.txt"), ("", "a/louvre.txt")):
+        texts = {f"{folder}a/louvre.txt": LOUVRE, f"{folder}b.txt": "Rome is a city."}
+        asked = ("When was the Mona Lisa painted?", "In 1503.")
+        document = truth_document(model, *asked, documents=Index(Documents.of_texts(texts)), reader=dull())
+        assert {quote["document"] for span in document["spans"] for quote in span["evidence"]} == {wanted}
+
+
 def test_an_encoder_has_documents_or_nothing(index: Any) -> None:
     model = reader(MaskedLM())
     assert "no documents" in truth_document(model, "the dog")["missing"]

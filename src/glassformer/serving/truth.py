@@ -14,14 +14,15 @@
 
 A span or sentence has its `text`, `start` and `end` in the statement, `kind`, `verdict` ("supported", "contradicted",
 "not found" or "not checked"), `says`, the verdict in words, `found`, what the documents have instead, and `evidence`,
-the best first: `quote`, the `document`'s name, `start` and `end` there, and `answer`, [start, end) within the quote, or
-null. Places are characters (code points).
+the best first: `quote`, the `document`'s name within the folder that holds all of them, `start` and `end` there, and
+`answer`, [start, end) within the quote, or null. Places are characters (code points).
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,29 @@ def _checks(said: _Said, index: Index, reader: Model | str) -> list[Document]:
         found = Checker(index, reader).values(said.asked, said.statement, passages)
     else:
         found = Verifier(index, reader).verify(said.statement).claims
-    return [_span(one.text, one.start, one.end, one.kind, one.verdict, one.found, one.evidence) for one in found]
+    names = _short_names({passage.document.name for passage in index.passages})
+    return [
+        _span(
+            one.text,
+            one.start,
+            one.end,
+            one.kind,
+            one.verdict,
+            one.found,
+            [_quoted(each, names) for each in one.evidence],
+        )
+        for one in found
+    ]
+
+
+def _short_names(names: Set[str]) -> dict[str, str]:
+    """Names of documents without the folder that all of them lie in: a page does not tell where its files are."""
+    folders = {os.path.dirname(name) for name in names}
+    alike = len({os.path.isabs(name) for name in names}) == 1
+    common = os.path.commonpath(folders) if alike else ""
+    return {
+        name: os.path.relpath(name, common) if common else name if alike else os.path.basename(name) for name in names
+    }
 
 
 def _span(
@@ -217,16 +240,22 @@ def _span(
     kind: str,
     verdict: str,
     found: str | None = None,
-    evidence: Sequence[Evidence] = (),
+    evidence: Sequence[Document] = (),
 ) -> Document:
     says = VERDICTS[verdict] + (f": {found}" if found else "")
     place: Document = {"text": text, "start": start, "end": end, "kind": kind, "verdict": verdict, "says": says}
-    return place | {"found": found, "evidence": [_quoted(each) for each in evidence]}
+    return place | {"found": found, "evidence": list(evidence)}
 
 
-def _quoted(one: Evidence) -> Document:
+def _quoted(one: Evidence, names: Mapping[str, str]) -> Document:
     answer = None if one.answer is None else [place - one.start for place in one.answer]
-    return {"quote": one.quote, "document": one.document.name, "start": one.start, "end": one.end, "answer": answer}
+    return {
+        "quote": one.quote,
+        "document": names[one.document.name],
+        "start": one.start,
+        "end": one.end,
+        "answer": answer,
+    }
 
 
 # --- The document -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ export const words = (text) => part("mtext", [text]);
 export const row = (...parts) => part("mrow", parts);
 export const sub = (base, below) => part("msub", [base, below]);
 export const sup = (base, above) => part("msup", [base, above]);
+export const subsup = (base, below, above) => part("msubsup", [base, below, above]);
 export const fraction = (above, below) => part("mfrac", [above, below]);
 export const root = (inner) => part("msqrt", [inner]);
 export const sum = (below, inner) => row(part("munder", [op("∑"), below]), inner);

@@ -27,8 +27,10 @@ const TITLES = {
 };
 
 const FORMULAS = {
-  sinusoidal: () => [equation(call("PE", id("p"), row(num(2), id("i"))), op("="), wave("sin"), op(","), op(" "),
-    call("PE", id("p"), row(num(2), id("i"), op("+"), num(1))), op("="), wave("cos"))],
+  sinusoidal: () => [
+    equation(call("PE", id("p"), row(num(2), id("i"))), op("="), wave("sin")),
+    equation(call("PE", id("p"), row(num(2), id("i"), op("+"), num(1))), op("="), wave("cos")),
+  ],
   learned: () => [equation(id("x"), op("="), sub(id("E"), words("token")), op("+"), sub(id("P"), words("position")))],
   rotary: () => [equation(sub(id("θ"), id("i")), op("="), id("p"), op("·"),
     sup(words("base"), row(op("−"), num(2), id("i"), op("/"), id("d"))))],

@@ -3,7 +3,7 @@
 import { barChart, tidy } from "./charts.js";
 import { make } from "./elements.js";
 import { heatTable } from "./heatmap.js";
-import { equation, fraction, id, num, op, root, row, sub, sum, sup, words } from "./math.js";
+import { equation, fraction, id, num, op, root, row, sub, subsup, sum, sup, words } from "./math.js";
 import { percent, quoted, shown } from "./tokens.js";
 
 const LENGTH = "length";
@@ -187,7 +187,7 @@ export function joining(state, frame) {
   if (joined.bias.some((value) => value !== 0)) rows.push({ name: "bias", numbers: [...joined.bias, null] });
   rows.push({ name: "output", numbers: [...joined.output[query], joined.output_length[query]] });
   const formula = equation(words("output"), op("="),
-    sum(id("h"), row(sub(id("z"), id("h")), sub(sup(id("W"), id("O")), id("h")))), op("+"), id("b"));
+    sum(id("h"), row(sub(id("z"), id("h")), subsup(id("W"), id("h"), id("O")))), op("+"), id("b"));
   const few = `Here are the first ${joined.bias.length} numbers, and the length of all`;
   const about = `${walk.joins} ${few}; the output is added to the residual stream.`;
   const picture = numbers(frame, "walk-6", "Parts of the output", columns, rows);
