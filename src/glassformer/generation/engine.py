@@ -210,7 +210,10 @@ class Engine:
                 row.state, row.read = self.network.opened(row.ids, row.request.without, self.chunk), len(row.ids) - 1
                 self._joining.append(Joining([row]))
             return
-        self._joining += grouped(taken, self.chunk, self._pace.ids if self._pace else PROMPT_TOKENS)
+        at_once = PROMPT_TOKENS
+        if self._pace is not None:
+            at_once = self._pace.ids if any(self._slots) else max(self._pace.ids, self.chunk)
+        self._joining += grouped(taken, self.chunk, at_once)
 
     def _read(self) -> list[Event]:
         """Read a chunk of a group's prompts; when they end, choose their first tokens and seat their rows."""

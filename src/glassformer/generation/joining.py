@@ -15,7 +15,7 @@ from glassformer.generation.sampling import log_probabilities
 PROMPT_TOKENS = 8192
 """Prompts are read together up to so many ids, padding included."""
 
-_LEAST = 32
+_LEAST = 128  # fewer are computed in a slower way
 _SPEED = 1000.0  # ids a second, before any has been seen
 
 _ALIKE = 2 * 64  # prompts up to so long are alike, whatever their lengths

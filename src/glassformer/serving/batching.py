@@ -6,6 +6,7 @@ what an earlier request began with is not read again.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
@@ -70,6 +71,7 @@ class Batching:
         self._counters = Counters()
         self._thread = threading.Thread(target=self._run, name="batching", daemon=True)
         self._thread.start()
+        atexit.register(self.close, 0.0)  # a thread that is still computing must not meet the end of the interpreter
 
     def submit(self, request: Request, *, deadline: float | None = None) -> Stream:
         """Ask for an answer, from any thread or event loop; never waits.
@@ -100,6 +102,7 @@ class Batching:
             self._closing = min(self._closing, time.monotonic() + finish)
             self._commands.put(("look", None))
         self._thread.join()
+        atexit.unregister(self.close)
 
     @property
     def figures(self) -> Figures:
