@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from parity.oracles import check_decoder, check_gradients, exported, model_of, r
 from torch.nn import functional as F
 
 from glassformer.checkpoints.huggingface import read_network
+from glassformer.errors import InputError
+from glassformer.models.config import Banded, Dense
+from glassformer.models.decoder import Decoder
+from glassformer.models.sizes import sizes
 
 SHAPE = {"vocab_size": 43, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 64}
 CHOICES: dict[str, dict[str, Any]] = {
@@ -34,6 +39,29 @@ def test_both_ways(choices: dict[str, Any], tmp_path: Path) -> None:
     ours = read_network(tmp_path / "theirs")
     check_decoder(ours, theirs)
     check_decoder(ours, exported(ours, tmp_path / "ours", transformers.GPT2LMHeadModel))
+
+
+def gpt3(attention: Any) -> Decoder:
+    """GPT-3 Small (Brown et al. 2020) with fewer and narrower layers, drawn as one that is to be trained."""
+    small = {"vocab_size": 43, "d_model": 24, "n_heads": 3, "d_head": None, "d_ff": 96, "n_decoder_layers": 4}
+    ids = {"pad_id": 0, "bos_id": 1, "eos_id": 2}
+    torch.manual_seed(0)
+    return Decoder(replace(sizes["gpt3-small"], max_length=64, attention=attention, **small, **ids)).eval()
+
+
+def test_a_dense_gpt3_is_a_stock_gpt2(tmp_path: Path) -> None:
+    """What is trained with `attention = "dense"` runs elsewhere, whole; with bands it would be another network."""
+    ours = gpt3(Dense())
+    theirs = exported(ours, tmp_path / "ours", transformers.GPT2LMHeadModel)
+    assert type(theirs).__name__ == "GPT2LMHeadModel" and theirs.config.n_positions == 64
+    check_decoder(ours, theirs)
+    banded = gpt3(Banded(8))
+    banded.load_state_dict(ours.state_dict())
+    ids = torch.arange(3, 35)[None]
+    assert not torch.allclose(banded(ids).logits, theirs(ids).logits, atol=1e-3)
+    with pytest.raises(InputError, match="stock GPT-2 cannot express locally banded attention.*2 banded layers"):
+        exported(banded, tmp_path / "banded", transformers.GPT2LMHeadModel)
+    assert not (tmp_path / "banded").exists()
 
 
 def test_half_precision_and_shards(tmp_path: Path) -> None:
