@@ -222,7 +222,8 @@ class Parallel:
 
     `tensor` processes have the same rows and a part of every block's heads and hidden units (Shoeybi et al. 2019):
     they divide the numbers of heads, of key-value heads and d_ff. `context` processes have the same rows and each a run
-    of their positions, and gather keys and values (a decoder's: Grattafiori et al. 2024, section 3.3.2).
+    of their positions, and gather keys and values (a decoder's: Grattafiori et al. 2024, section 3.3.2). `pipeline`
+    processes have the same rows and each a run of the blocks (Huang et al. 2019); they do not go with `context`.
 
     The batches are those of one process, and so is the loss, but for rounding and for dropout, which draws anew for
     every process that has other rows or positions; within a tensor group, what acts on heads and hidden units drops
