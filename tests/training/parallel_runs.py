@@ -2,15 +2,17 @@
 
 Usage: parallel_runs.py FOLDER JOBS. FOLDER gets the corpora of `tiny_tasks` and the runs. JOBS is a JSON list; each job
 names a `task` of `tiny_tasks`, a `run`, how many `processes`, and `overrides` of the recipe. `resume` goes on with the
-run; `kill` ends process 1 by SIGKILL after that step, and `stop` only stops it; `limit` is how many seconds the others
-wait; `data` are the data roots of the processes. Prints the exit statuses of each job's processes as JSON. Forking
-comes before any arithmetic, so that torch is imported once for all of them.
+run; `kill` ends process 1, or the only one, by SIGKILL after that step, and `stop` only stops it; `limit` is how many
+seconds the others wait; `data` are the data roots of the processes; files longer than `full` bytes the disk refuses to
+process 1. Prints the exit statuses of each job's processes as JSON. Forking comes before any arithmetic, so that torch
+is imported once for all of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -43,7 +45,7 @@ def signal_after(step: int, number: int) -> None:
 
     def killed(self: Trainer, began: float) -> None:
         original(self, began)
-        if self.progress.step == step and self.ranks.rank == 1:
+        if self.progress.step == step and self.ranks.rank == min(1, self.ranks.size - 1):
             os.kill(os.getpid(), number)
 
     Trainer._after_step = killed  # type: ignore[method-assign]
@@ -57,6 +59,9 @@ def work(folder: Path, job: dict[str, Any], rank: int) -> None:
             signal_after(job[name], number)
     if "limit" in job:
         ranks.LIMIT = timedelta(seconds=job["limit"])
+    if "full" in job and rank == 1:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["full"], job["full"]))
     root = Path(job["data"][rank]) if "data" in job else folder
     run, overrides = folder / job["run"], job.get("overrides", {})
     if job.get("resume"):
