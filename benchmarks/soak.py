@@ -157,13 +157,15 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--model", default=NAME)
-    parser.add_argument("--precision", default="stored")
+    parser.add_argument("--precision", default="fp32", help="in few bits answers differ a little by the shape of sums")
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--queue", type=int, default=8, help="fewer than clients wait, so that some are refused")
     parser.add_argument("--tokens", type=int, default=48, help="of an answer")
     parser.add_argument("--prompts", type=int, default=24, help="different ones")
     parser.add_argument("--leaving", type=float, default=0.3, help="share of answers that are left in the middle")
-    parser.add_argument("--tie", type=float, default=0.01, help="a lead of so little (in nats) is as good as none")
+    parser.add_argument(
+        "--tie", type=float, default=0.001, help="a lead of so little (in nats) is as good as none; 0.3 for stored"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

@@ -15,7 +15,7 @@ from typing import Any
 
 HOME = Path(__file__).resolve().parent.parent.parent / ".venv-peers" / "llama-cpp"
 SOURCE = "llama-cpp-python==0.3.36"
-PROGRAMS = ("llama-bench", "llama-batched-bench", "llama-quantize", "llama-completion")
+PROGRAMS = ("llama-bench", "llama-batched-bench", "llama-quantize", "llama-completion", "llama-server")
 FLAGS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DGGML_NATIVE=ON",
