@@ -233,7 +233,7 @@ def test_the_small_options_are_those_of_recipes() -> None:
 def written(page: Path) -> Iterator[tuple[str, str]]:
     """The verbs that a page (or the comment of a recipe) writes after `glassformer`, and what follows them."""
     text = re.sub(r"\\\n[# ]*", "", page.read_text(encoding="utf-8"))
-    text = re.sub(r"^```(?:python|toml|diff)\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^```(?:python|toml|diff)\b[^\n]*\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     return ((found[1], found[2]) for found in COMMAND.finditer(text))
 
 

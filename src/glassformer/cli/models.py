@@ -70,10 +70,10 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
 
 
 def _record(name: str, folder: Path, origin: str) -> dict[str, Any]:
-    from glassformer.checkpoints.native import WEIGHTS, read_index
+    from glassformer.checkpoints.native import read_index, weight_files
 
     index = read_index(folder)
-    weights = folder / WEIGHTS
+    weights = [path.stat().st_size for path in weight_files(folder) if path.is_file()]
     return {
         "model": name,
         "origin": origin,
@@ -81,7 +81,7 @@ def _record(name: str, folder: Path, origin: str) -> dict[str, Any]:
         "source": index.text.get("source", ""),
         "target": index.text.get("target", ""),
         "vocabulary": index.config.get("vocab_size"),
-        "megabytes": round(weights.stat().st_size / 1e6, 1) if weights.is_file() else None,
+        "megabytes": round(sum(weights) / 1e6, 1) if weights else None,
         "scores": {key: value for key, value in index.extra.items() if isinstance(value, float)},
     }
 

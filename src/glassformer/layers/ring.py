@@ -191,9 +191,9 @@ class BandedState:
 
     def row(self, row: int, length: int) -> "BandedState":
         """See `RowState.row`."""
-        rings = (held[:, row : row + 1].clone() for held in (self.keys, self.values))
+        keys, values = (held[:, row : row + 1].clone() for held in (self.keys, self.values))
         whole = self.full.row(row, self.lengths[row])
-        one = BandedState(whole, *rings, self.banded, self.width, [self.oldest[row]])
+        one = BandedState(whole, keys, values, self.banded, self.width, [self.oldest[row]])
         one.rewind(0, length)
         one.full = whole.row(0, length)
         slots = min(self.width, length)

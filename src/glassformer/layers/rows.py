@@ -164,7 +164,8 @@ class RowState:
     def row(self, row: int, length: int) -> "RowState":
         """A copy of the first `length` positions of one row, with room for these alone; it must be able to go back
         there."""
-        one = RowState(*(held[:, row : row + 1, :, : self.lengths[row]] for held in (self.keys, self.values)))
+        keys, values = (held[:, row : row + 1, :, : self.lengths[row]] for held in (self.keys, self.values))
+        one = RowState(keys, values)
         one.lengths = [self.lengths[row]]
         one.rewind(0, length)
         one.keys, one.values = one.keys[..., :length, :].clone(), one.values[..., :length, :].clone()

@@ -67,7 +67,7 @@ def train(
     exists is gone on with; without, it is an `InputError`. `log` is "tensorboard" or "wandb".
 
     Where this process is one of several (`torchrun`), it trains together with them as [parallel] says; all of them see
-    the run's folder, and all return the model.
+    the run's folder, and all return the model; without its numbers where no process has them all: load the folder then.
 
     Raises `InputError` for everything a user can put right, `Interrupted` (a `KeyboardInterrupt`) after Ctrl-C.
     """
