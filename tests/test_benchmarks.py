@@ -15,7 +15,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
-@pytest.mark.parametrize("name", ["gpt_decoding", "gpt_start", "embedding", "patching", "uncertainty_cost", "banded"])
+@pytest.mark.parametrize(
+    "name", ["gpt_decoding", "gpt_start", "embedding", "patching", "uncertainty_cost", "banded", "serving"]
+)
 def test_help_works_from_any_folder(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)

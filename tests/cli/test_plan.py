@@ -35,7 +35,7 @@ def test_a_table_and_a_record_say_the_same() -> None:
         (("gpt3-small", "--gpus", 8, "--batch-tokens", "1M", "--memory", "0GB"), "--memory must be a positive number"),
         (("gpt3-small", "--gpus", 8, "--batch-tokens", "1M", "--parallel.tensor", 3), "--gpus is 8"),
         (("gpt3-small", "--gpus", 8, "--batch-tokens", "1M", "--machine", "a10"), "Did you mean 'a100'"),
-        ((*COMMON, "--memory", "5GB"), "devices would do"),
+        ((*COMMON, "--memory", "5.5GB"), "devices would do"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments: tuple[object, ...], message: str) -> None:

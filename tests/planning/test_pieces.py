@@ -104,8 +104,17 @@ def test_a_long_head_is_a_short_one_many_times() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         from glassformer.planning import pieces
 
-        whole = pieces._short_head.__wrapped__(config, 4 * few, "fp32")
+        whole = pieces._short_head.__wrapped__(config, 4 * few, "fp32", few // 4)
     assert (long.kept, long.forward_peak, long.backward_peak) == (whole.kept, whole.forward_peak, whole.backward_peak)
+
+
+def test_a_head_on_a_gpu_visits_more_tokens_at_a_time() -> None:
+    """The gradient of its weights is read and written once for each chunk, and so less often."""
+    config = replace(TINY, vocab_size=40_000)
+    here, there = (run_head(config, 2048, "fp32", device) for device in ("cpu", "cuda"))
+    assert sum(o.flops for o in here.forward) == sum(o.flops for o in there.forward)
+    assert sum(o.moved for o in there.forward) < 0.8 * sum(o.moved for o in here.forward)
+    assert there.forward_peak > here.forward_peak
 
 
 def test_an_embedding_gives_a_dense_gradient() -> None:

@@ -16,10 +16,10 @@ from glassformer.models.counting import count
 from glassformer.planning.communication import sent, traffic
 from glassformer.planning.layouts import Layout, Schedule, fixed_degrees, legal_layouts, schedules
 from glassformer.planning.machines import MACHINES, Machine, link, machine
-from glassformer.planning.memory import memory
+from glassformer.planning.memory import memory, stage_memory
 from glassformer.planning.plans import Wish, plan
 from glassformer.planning.roofline import step_time
-from glassformer.planning.work import Work, stages
+from glassformer.planning.work import Stage, Work, stages
 
 SMALL = replace(gpt(layers=4, width=128, vocabulary=500, length=64), attention=Dense())
 H100 = MACHINES["h100"]
@@ -36,10 +36,10 @@ def wish(gpus: int = 4, batch_tokens: float = 16 * 64, **changes: object) -> Wis
 
 
 def test_layouts_are_all_factorings_that_divide() -> None:
-    """Of 2 heads of 64, 4 layers and 64 positions."""
+    """Of 2 heads of 64, 4 layers and 64 positions; pipeline and context do not go together."""
     found = set(legal_layouts(SMALL, 64, 8, {}, 8))
     degrees = [d for d in product([1, 2, 4, 8], repeat=5) if prod(d) == 8]
-    legal = [Layout(*d) for d in degrees if d[2] <= 2 and d[3] <= 4]
+    legal = [Layout(*d) for d in degrees if d[2] <= 2 and d[3] <= 4 and 1 in d[3:]]
     assert found == set(legal)
 
 
@@ -67,6 +67,23 @@ def test_shards_share_what_is_trained(work: Work) -> None:
     block = 12 * 128**2 + 13 * 128
     ends = total - 4 * block
     assert needs.copies == 4 * (2 * block + ends) + 4 * max(block, ends)
+
+
+def test_a_stage_gathers_its_shards_once(work: Work) -> None:
+    """Its weights and gradients are then whole there, however many micro-batches it has, and are sent once."""
+    schedule = Schedule(1, 8, False)
+    inner, piped = Layout(shard=2), Layout(shard=2, pipeline=2)
+    stage = stages(SMALL, piped)[0]
+    numbers = work.parameters(stage, piped, schedule)
+    assert stage_memory(work, stage, piped, schedule).gradients == 4 * numbers
+    assert stage_memory(work, stage, piped, schedule).copies > 4 * numbers
+
+    def gathered(layout: Layout, stage: Stage) -> int:
+        found = traffic(work, stage, layout, schedule, H100)
+        return sum(one.bytes for one in found if (one.axis, one.kind) == ("shard", "all-gather"))
+
+    assert gathered(piped, stage) == 4 * numbers
+    assert gathered(inner, stages(SMALL, inner)[0]) > 8 * 4 * work.parameters(stages(SMALL, inner)[0], inner, schedule)
 
 
 def test_checkpointing_keeps_what_blocks_read(work: Work) -> None:

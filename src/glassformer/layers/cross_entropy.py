@@ -17,6 +17,16 @@ CHUNK_BYTES = 4 * 2**20
 """How much of the logits exists at once. Measured on two AVX2 cores: products of 100 rows run as fast as any larger
 ones, and their softmax still finds them in the cache."""
 
+GPU_CHUNK_BYTES = 256 * 2**20
+"""The same on a GPU, whose caches are no place for logits: so much that products are limited by computing and the sum
+of the weight's gradients, which each chunk reads and writes once, weighs little. Chosen by `glassformer plan`, not
+measured."""
+
+
+def rows_at_once(words: int, device: str) -> int:
+    """How many rows' logits exist at once, of so many words, on a device of that type ("cpu", "cuda")."""
+    return max(16, (CHUNK_BYTES if device == "cpu" else GPU_CHUNK_BYTES) // (4 * words))
+
 
 def linear_cross_entropy(
     hidden: Float[Tensor, "N D"],
@@ -24,28 +34,35 @@ def linear_cross_entropy(
     target: Int[Tensor, "N"],
     label_smoothing: float = 0.0,
     bias: Float[Tensor, "V"] | None = None,
+    chunk: int | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Int[Tensor, ""]]:
     """Summed over rows: (loss, negative log-likelihood, number of rows whose target is the most likely).
 
     loss = (1 - ε) · -log p(target) + ε / V · Σ_v -log p(v), with p = softmax(hidden · weightᵀ + bias) (label smoothing:
     Szegedy et al. 2016, section 7). Only the loss has a gradient. Under autocast the three products with the vocabulary
-    are formed in its type, everything else in fp32.
+    are formed in its type, everything else in fp32. `chunk` rows are visited at a time, by default as the device likes.
     """
     hidden = cast_once(hidden)
     if not torch.is_grad_enabled():  # a parameter would be given its gradient all the same
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    return _LinearCrossEntropy.apply(hidden, weight, target, label_smoothing, bias)
+    return _LinearCrossEntropy.apply(hidden, weight, target, label_smoothing, bias, chunk)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, label_smoothing: float, bias: Tensor | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        label_smoothing: float,
+        bias: Tensor | None,
+        chunk: int | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
         weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[4])
-        sums = _Sums(hidden, weight, target, label_smoothing, bias, wanted)
+        sums = _Sums(hidden, weight, target, label_smoothing, bias, wanted, chunk)
         for start in range(0, len(hidden), sums.chunk):
             sums.add(slice(start, start + sums.chunk))
         loss, nll, correct = sums.totals()
@@ -64,6 +81,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
             None if grad_bias is None else (grad_bias * grad_loss).to(for_bias),
+            None,
         )
 
 
@@ -82,10 +100,11 @@ class _Sums:
         label_smoothing: float,
         bias: Tensor | None,
         wanted: tuple[bool, bool, bool],
+        chunk: int | None,
     ) -> None:
         self.hidden, self.weight, self.target, self.bias = hidden, weight, target, bias
         self.epsilon = label_smoothing
-        self.chunk = max(16, CHUNK_BYTES // (4 * len(weight)))
+        self.chunk = chunk or rows_at_once(len(weight), hidden.device.type)
         self.product = hidden.new_empty(min(self.chunk, len(hidden)), len(weight))
         self.logits = self.product.float()  # the same memory in fp32
         self.probability = torch.empty_like(self.logits)

@@ -78,12 +78,12 @@ def _tensor(work: Work, stage: Stage, layout: Layout, schedule: Schedule) -> Ite
 
 def _shard(work: Work, stage: Stage, layout: Layout, schedule: Schedule) -> Iterable[Traffic]:
     """FSDP: a block's weights are gathered for each pass of each micro-batch, its gradients scattered after it; the
-    ends are one group more, gathered once a micro-batch."""
+    ends are one group more, gathered once a micro-batch. A stage of a pipeline does each once a step."""
     if layout.shard == 1:
         return
-    block = work.block(layout, schedule).parameters
-    ends, times = work.parameters(stage, layout, schedule) - stage.blocks * block, schedule.micro_batches
-    yield _part("shard", "all-gather", 2 * stage.blocks * times, block * work.bytes, True)
+    block, once = work.block(layout, schedule).parameters, layout.gathers_once
+    ends, times = work.parameters(stage, layout, schedule) - stage.blocks * block, 1 if once else schedule.micro_batches
+    yield _part("shard", "all-gather", (1 if once else 2) * stage.blocks * times, block * work.bytes, True)
     yield _part("shard", "reduce-scatter", stage.blocks * times, block * NUMBER, True)
     if ends:
         yield _part("shard", "all-gather", times, ends * work.bytes, True)

@@ -33,6 +33,12 @@ class Layout:
         return prod(asdict(self).values())
 
     @property
+    def gathers_once(self) -> bool:
+        """Whether a stage gathers its shards once a step, which its many micro-batches then share, and not block by
+        block in each pass (`training/parallel/pipelining.py`)."""
+        return self.shard > 1 and self.pipeline > 1
+
+    @property
     def replicas(self) -> int:
         """How many groups of ranks read rows of their own."""
         return self.data * self.shard
@@ -87,6 +93,8 @@ def objection(layout: Layout, config: Config, length: int) -> str | None:
         return f"pipeline {layout.pipeline} does not divide the {config.n_decoder_layers} layers"
     if length % layout.context:
         return f"context {layout.context} does not divide the {length} positions"
+    if layout.context > 1 and layout.pipeline > 1:
+        return "context and pipeline do not go together"
     return None
 
 

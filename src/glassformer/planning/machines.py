@@ -15,7 +15,8 @@ class Machine:
     `memory` bytes, of which `reserve` are left to the driver, the libraries' buffers and fragmentation (our assumption,
     not the maker's); `flops` a second by precision, dense products; `bandwidth` bytes a second to memory. `node`
     devices are joined by `inside` bytes a second each way and device, nodes by `between`. `reached` is the share of
-    `flops["bf16"]` that published trainings of large models got, `watts` the most that the maker states for a device.
+    `flops["bf16"]` that published trainings of large models got, `watts` the most that the maker states for a device,
+    and `device` what torch calls its type.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Machine:
     sources: tuple[str, ...]
     watts: float | None = None
     reached: tuple[float, float] | None = None
+    device: str = "cuda"
 
     @property
     def usable(self) -> float:
@@ -142,4 +144,5 @@ def this_machine() -> Machine:
         inside=bandwidth / 2,
         between=bandwidth / 2,
         sources=("measured here: glassformer machine",),
+        device="cpu",
     )

@@ -40,13 +40,14 @@ def stage_memory(work: Work, stage: Stage, layout: Layout, schedule: Schedule) -
     """
     numbers = work.parameters(stage, layout, schedule)
     own = -(-NUMBER * numbers // layout.shard)
+    gradients = NUMBER * numbers if layout.gathers_once else own  # whole until the last micro-batch has been
     copies = _copies(work, stage, layout, schedule)
     kept, working, fresh = _activations(work, stage, layout, schedule)
     if schedule.micro_batches > 1 or layout.shard > 1:
-        step = own + kept + working
+        step = gradients + kept + working
     else:
-        step = _without_accumulation(own, kept, working, fresh, stage.blocks)
-    return Memory(own, copies, own, 2 * own, kept + working, own + copies + 2 * own + step)
+        step = _without_accumulation(gradients, kept, working, fresh, stage.blocks)
+    return Memory(own, copies, gradients, 2 * own, kept + working, own + copies + 2 * own + step)
 
 
 def _without_accumulation(gradients: int, kept: int, working: int, fresh: int, blocks: int) -> int:
@@ -60,11 +61,14 @@ def _without_accumulation(gradients: int, kept: int, working: int, fresh: int, b
 
 def _copies(work: Work, stage: Stage, layout: Layout, schedule: Schedule) -> int:
     """Weights beside the optimizer's own: those of all blocks, cast once a step; or, sharded, two gathered blocks (one
-    computes, one arrives), the gathered ends, and gradients laid out to be scattered."""
+    computes, one arrives; all of a stage), the gathered ends, and gradients laid out to be scattered."""
     block = work.block(layout, schedule)
     if layout.shard == 1:
         return stage.blocks * block.cast
-    ends = work.parameters(stage, layout, schedule) - stage.blocks * block.parameters
+    numbers = work.parameters(stage, layout, schedule)
+    ends = numbers - stage.blocks * block.parameters
+    if layout.gathers_once:
+        return work.bytes * numbers + NUMBER * max(block.parameters, ends)
     gathered = min(2, stage.blocks) * block.parameters + ends
     return work.bytes * gathered + NUMBER * max(block.parameters, ends)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from glassformer.layers.cross_entropy import CHUNK_BYTES, linear_cross_entropy
+from glassformer.layers.cross_entropy import linear_cross_entropy, rows_at_once
 from glassformer.layers.positions import rotary
 from glassformer.models import assembly
 from glassformer.models.config import Config, Rotary
@@ -92,22 +92,23 @@ def run_embedding(config: Config, length: int, rows: int, precision: Precision) 
         return _run(embedding, embedding, torch.zeros(rows, length, dtype=torch.int64), precision)
 
 
-def run_head(config: Config, tokens: int, precision: Precision) -> Run:
-    """The final norm and the loss of `tokens` tokens.
+def run_head(config: Config, tokens: int, precision: Precision, device: str = "cpu") -> Run:
+    """The final norm and the loss of `tokens` tokens, on a device of that type ("cpu", "cuda").
 
     The loss visits a few tokens at a time, all alike, so two short runs say what a long one does.
     """
-    few = 4 * max(16, CHUNK_BYTES // (4 * config.vocab_size))
+    chunk = rows_at_once(config.vocab_size, device)
+    few = 4 * chunk
     if tokens <= 2 * few:
-        return _short_head(config, tokens, precision)
-    one, two = (_short_head(config, n, precision) for n in (few, 2 * few))
+        return _short_head(config, tokens, precision, chunk)
+    one, two = (_short_head(config, n, precision, chunk) for n in (few, 2 * few))
     return _longer(one, two, tokens / few)
 
 
 @lru_cache(maxsize=8)
-def _short_head(config: Config, tokens: int, precision: Precision) -> Run:
+def _short_head(config: Config, tokens: int, precision: Precision, chunk: int) -> Run:
     with FakeTensorMode(allow_non_fake_inputs=True):
-        head = _Head(config).train()
+        head = _Head(config, chunk).train()
         return _run(head, head, torch.empty(tokens, config.d_model).requires_grad_(), precision)
 
 
@@ -164,14 +165,15 @@ def _token(config: Config) -> nn.Embedding:
 class _Head(nn.Module):
     """The final norm and the loss of the next word, which is what stands above the last block in training."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, chunk: int) -> None:
         super().__init__()
+        self.chunk = chunk
         self.head: Any = language_head(config, _token(config))
         self.norm = assembly.norm(config) if config.norm_first else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         target = torch.zeros(len(x), dtype=torch.int64)
-        return linear_cross_entropy(self.norm(x), self.head.weight, target, 0.0, self.head.bias)[0]
+        return linear_cross_entropy(self.norm(x), self.head.weight, target, 0.0, self.head.bias, self.chunk)[0]
 
 
 def _block(config: Config, mesh: DeviceMesh | None, band: int | None) -> nn.Module:

@@ -114,7 +114,7 @@ def plan(config: AnyConfig, wish: Wish, machine: Machine) -> Plan:
     too little: it then says what would fit.
     """
     decoder = check(config, wish)
-    work = Work(decoder, wish.length, wish.precision)
+    work = Work(decoder, wish.length, wish.precision, machine.device)
     found = list(candidates(work, wish, machine, wish.gpus))
     fitting = [candidate for candidate in found if candidate.memory.total <= machine.usable]
     if not fitting:
@@ -243,8 +243,8 @@ def _reasons(plan: Plan) -> Iterator[str]:
         yield f"without checkpointing it would need {other.total / 1e9:.1f} GB a device, there are {room / 1e9:.1f}"
     if time.head > 0.1 * time.computing:
         yield (
-            f"{100 * time.head / time.computing:.0f} % of the computing is the loss of the words, which visits a few "
-            "tokens at a time (a chunk that suits the caches of a CPU) and is whole on every tensor rank"
+            f"{100 * time.head / time.computing:.0f} % of the computing is the loss of the words, which is whole on "
+            "every tensor rank"
         )
     if time.bubble:
         yield f"the pipeline's ranks wait for {100 * time.bubble / time.step:.0f} % of a step"

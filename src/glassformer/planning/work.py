@@ -32,11 +32,12 @@ def stages(config: Config, layout: Layout) -> list[Stage]:
 
 @dataclass
 class Work:
-    """A decoder and the length of its rows; its pieces are run when they are asked for."""
+    """A decoder and the length of its rows, on devices of a type; its pieces are run when they are asked for."""
 
     config: Config
     length: int
     precision: Precision
+    device: str = "cpu"
     _blocks: dict[tuple[int, int, int], Run] = field(default_factory=dict)
     _ends: dict[int, tuple[Run, Run]] = field(default_factory=dict)
 
@@ -75,7 +76,7 @@ class Work:
             length = min(tokens, self.length)
             self._ends[tokens] = (
                 run_embedding(self.config, length, tokens // length, self.precision),
-                run_head(self.config, tokens, self.precision),
+                run_head(self.config, tokens, self.precision, self.device),
             )
         return self._ends[tokens]
 
