@@ -93,11 +93,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
-    """Everything the optimizer remembers, as `PARAMETER/FIELD`, e.g. `head.weight/exp_avg`."""
+    """Everything the optimizer remembers, as `PARAMETER/FIELD`, e.g. `head.weight/exp_avg`; in an order that is the same
+    after it was read back."""
     return {
         f"{name}/{key}": value
         for name, parameter in network.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
+        for key, value in sorted(optimizer.state.get(parameter, {}).items())
     }
 
 
