@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rss_of_step import gpt
+from rss_of_step import gpt, product_flops
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,11 +28,6 @@ from glassformer.text.examples import TextBatch
 
 TINY = replace(gpt(layers=3, width=128, vocabulary=500, length=128), attention=Dense())
 ALONE = Layout()
-
-
-def product_flops(total: torch.Size, left: torch.Size, right: torch.Size, **_: object) -> int:
-    """Of a product that is added in place, with which the head sums its gradient: torch has no formula of its own."""
-    return 2 * left[0] * left[1] * right[1]
 
 
 def planned_flops(config: gf.Config, rows: int, length: int) -> int:

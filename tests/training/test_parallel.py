@@ -152,6 +152,9 @@ def test_sizes_of_a_layout_are_at_least_one_and_kept_in_the_recipe(tmp_path: Pat
         (Parallel(data=2, shard=2), 4, Parallel(data=2, shard=2)),
         (Parallel(data=2, shard=2), 2, Parallel(shard=2)),
         (Parallel(data=2, tensor=2), 8, Parallel(data=4, tensor=2)),
+        (Parallel(tensor=2), 1, Parallel()),
+        (Parallel(pipeline=2, shard=2), 1, Parallel()),
+        (Parallel(data=2, context=2), 2, Parallel(context=2)),
     ],
 )
 def test_a_layout_is_fitted_to_another_number_of_processes(before: Parallel, size: int, after: Parallel) -> None:
@@ -159,7 +162,8 @@ def test_a_layout_is_fitted_to_another_number_of_processes(before: Parallel, siz
 
 
 def test_a_layout_whose_other_sizes_do_not_divide_is_refused() -> None:
-    with pytest.raises(InputError, match="3 processes cannot be dealt to tensor 2: .* a multiple of 2"):
+    said = r"3 processes cannot be dealt to tensor 2: .* a multiple of 2, .* --parallel.tensor 1 --parallel.data 3\."
+    with pytest.raises(InputError, match=said):
         refitted(Parallel(tensor=2), 3)
 
 

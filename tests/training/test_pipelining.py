@@ -17,6 +17,7 @@ from cut_networks import BERT, DECODERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_parallel import LONG, assert_like, run_jobs
+from tiny_runs import metrics
 from tiny_tasks import recipe_of
 from torch import Tensor, nn
 
@@ -269,6 +270,23 @@ def test_four_stages_and_tensors_too(tmp_path: Path) -> None:
 def test_tasks_have_the_losses_of_one_process(tmp_path: Path, task: str, changes: dict[str, Any]) -> None:
     """Packed documents, rotary positions, banded layers, recomputed blocks, texts of many lengths."""
     compare(tmp_path, task, changes, [PIPELINE])
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_stages_in_shares_are_as_near_in_bf16_as_bf16_is(tmp_path: Path) -> None:
+    """Which casts what is gathered, where one process casts at every product."""
+    same = {**LONG, "training.steps": 12, "training.optimizer": "adamw", "training.precision": "bf16"}
+    layouts = [{}, {**PIPELINE, "parallel.shard": 2}, {**PIPELINE, "parallel.tensor": 2}]
+    jobs = [
+        {"task": "characters", "run": str(number), "processes": 4 if layout else 1, "overrides": {**same, **layout}}
+        for number, layout in enumerate(layouts)
+    ]
+    statuses, said = run_jobs(tmp_path, jobs)
+    assert not any(map(any, statuses)), said
+    one, *others = [[x["loss"] for x in metrics(tmp_path / str(n)) if "loss" in x] for n in range(3)]
+    for losses in others:
+        assert losses == pytest.approx(one, abs=0.02)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def stage_memory(work: Work, stage: Stage, layout: Layout, schedule: Schedule) -
     gradients = NUMBER * numbers if layout.gathers_once else own  # whole until the last micro-batch has been
     copies = _copies(work, stage, layout, schedule)
     kept, working, fresh = _activations(work, stage, layout, schedule)
-    if schedule.micro_batches > 1 or layout.shard > 1:
+    if schedule.micro_batches > 1 or layout.gathers_once:
         step = gradients + kept + working
     else:
         step = _without_accumulation(gradients, kept, working, fresh, stage.blocks)
@@ -89,7 +89,9 @@ def _activations(work: Work, stage: Stage, layout: Layout, schedule: Schedule) -
     in_block = once_more + seen + (block.backward_peak if sharded else block.adding_peak)
     in_head = head.kept + max(head.forward_peak, head.backward_peak) if stage.last else 0
     in_embedding = (embedding.backward_peak if sharded else embedding.adding_peak) if stage.first else 0
-    first_time = once_more + seen + block.backward_peak + (NUMBER * head.parameters if stage.last else 0)
+    first_time = once_more + seen + block.backward_peak
+    if stage.last and not sharded:  # where it is, `_copies` has the head's gradient
+        first_time += NUMBER * head.parameters
     # the embedding's gradient is made when nothing else is kept
     working = max(in_block, in_head, in_embedding - in_flight * stage.blocks * each)
     return kept, working, max(first_time, in_head)

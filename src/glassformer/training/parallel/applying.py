@@ -41,7 +41,7 @@ def applied(
     sizes = {name: getattr(parallel, name) for name in ("pipeline", "data", "shard", "context", "tensor")}
     mesh = init_device_mesh(device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
     if parallel.pipeline > 1:
-        return pipelined(network, objective, mesh, device)
+        return pipelined(network, objective, mesh, device, precision)
     if parallel.context > 1:
         objective = across(objective, mesh["context"])
     if parallel.shard == 1 and parallel.tensor == 1:

@@ -91,15 +91,23 @@ def placed(ranks: Ranks, parallel: Parallel) -> Ranks:
 
 
 def refitted(parallel: Parallel, size: int) -> Parallel:
-    """The layout for another number of processes: `shard` takes them where it was used, else `data`.
+    """The layout for another number of processes, where no sizes are said.
 
-    `InputError` where the other sizes do not divide their number.
+    One process has everything. Of several, `tensor`, `pipeline` and `context` stay as they are, and `shard` takes the
+    others where it was used, else `data`. `InputError` where those that stay do not divide the number.
     """
     if parallel.processes == size:
         return parallel
+    if size == 1:
+        return Parallel()
     fixed = parallel.tensor * parallel.pipeline * parallel.context
     if size % fixed:
-        raise InputError(f"{size} processes cannot be dealt to {parallel}: their number must be a multiple of {fixed}.")
+        names = [name for name in ("tensor", "pipeline", "context") if getattr(parallel, name) > 1]
+        ones = " ".join(f"--parallel.{name} 1" for name in names)
+        raise InputError(
+            f"{size} processes cannot be dealt to {parallel}: their number must be a multiple of {fixed}, or the "
+            f"sizes others, such as {ones} --parallel.data {size}."
+        )
     free = "shard" if parallel.shard > 1 else "data"
     return dataclasses.replace(parallel, **{"data": 1, "shard": 1, free: size // fixed})
 

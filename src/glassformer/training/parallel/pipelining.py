@@ -21,6 +21,7 @@ from glassformer.tasks.objectives import Loss
 from glassformer.training.gradients import Objective, gradient_norm
 from glassformer.training.parallel.learner import Learner, skeleton
 from glassformer.training.parallel.pieces import Pieces, pieces_of
+from glassformer.training.parallel.sharded import mixed
 from glassformer.training.parallel.stages import Arriving, cut, hidden, stages_of
 from glassformer.training.parallel.tensor import tensor_parallel
 
@@ -99,10 +100,13 @@ class Pipeline:
         return self._schedules[learn][1]
 
 
-def pipelined(network: nn.Module, objective: Objective, mesh: Any, device: torch.device) -> Learner:
+def pipelined(
+    network: nn.Module, objective: Objective, mesh: Any, device: torch.device, precision: str = "fp32"
+) -> Learner:
     """The network as this process trains its stage of it; it is cut in place.
 
-    Where the mesh has more than one place for a stage, its parameters are sharded over them, and gathered once a step.
+    Where the mesh has more than one place for a stage, its parameters are sharded over them, and gathered once a step,
+    in bf16 as `sharded` does. Between stages flows fp32.
     """
     whole = skeleton(network)
     index, stages = mesh["pipeline"].get_local_rank(), mesh["pipeline"].size()
@@ -114,7 +118,7 @@ def pipelined(network: nn.Module, objective: Objective, mesh: Any, device: torch
     stage = Stage(network, objective, index, stages)
     shares = mesh["data"].size() * mesh["shard"].size()
     if shares * mesh["tensor"].size() > 1:
-        _shard(stage, mesh)
+        _shard(stage, mesh, precision)
     else:
         stage.to(device)
     run = Pipeline(stage, mesh["pipeline"].get_group(), device)
@@ -149,15 +153,15 @@ def _local(x: Any) -> Tensor:
     return own
 
 
-def _shard(stage: Stage, mesh: Any) -> None:
+def _shard(stage: Stage, mesh: Any, precision: str) -> None:
     """Share a stage's parameters out. They are gathered once a step and not once a pass, of which there are many."""
     from torch.distributed.fsdp import fully_shard
 
     where = mesh["data", "shard"] if mesh["data"].size() > 1 else mesh["shard"]
     for module in stage.modules():
         if isinstance(module, Block):
-            fully_shard(module, mesh=where, reshard_after_forward=False)
-    fully_shard(stage, mesh=where, reshard_after_forward=False)
+            fully_shard(module, mesh=where, reshard_after_forward=False, mp_policy=mixed(precision))
+    fully_shard(stage, mesh=where, reshard_after_forward=False, mp_policy=mixed(precision, cast_inputs=True))
 
 
 def _groups(shared: dict[str, tuple[int, ...]], mesh: Any) -> dict[str, Any]:

@@ -16,6 +16,15 @@ from glassformer.training.parallel.step import Step, objective_of
 from glassformer.training.parallel.tensor import tensor_parallel
 
 
+def mixed(precision: str, cast_inputs: bool = False) -> Any:
+    """FSDP's policy for "fp32" or "bf16"; with `cast_inputs` what goes into a module is cast as its parameters are."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    if precision != "bf16":
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=cast_inputs)
+
+
 def sharded(network: nn.Module, objective: Objective, mesh: Any, precision: str = "fp32") -> Learner:
     """Each block is gathered when it runs, and let go after; all else (embedding, norms, head) once a pass.
 
@@ -24,11 +33,9 @@ def sharded(network: nn.Module, objective: Objective, mesh: Any, precision: str 
     In bf16 parameters are cast before they are gathered, once for all that use them; gradients are summed in fp32, and
     the shares that the optimizer changes are fp32.
     """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import fully_shard
 
-    policy = MixedPrecisionPolicy()
-    if precision == "bf16":
-        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    policy = mixed(precision)
     whole = skeleton(network)
     step = Step(network, objective)
     if mesh["tensor"].size() > 1:
