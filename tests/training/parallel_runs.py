@@ -3,9 +3,10 @@
 Usage: parallel_runs.py FOLDER JOBS. FOLDER gets the corpora of `tiny_tasks` and the runs. JOBS is a JSON list; each job
 names a `task` of `tiny_tasks`, a `run`, how many `processes`, and `overrides` of the recipe. `resume` goes on with the
 run; `kill` ends process 1, or the only one, by SIGKILL after that step, and `stop` only stops it; `limit` is how many
-seconds the others wait; `data` are the data roots of the processes; files longer than `full` bytes the disk refuses to
-process 1. Prints the exit statuses of each job's processes as JSON. Forking comes before any arithmetic, so that torch
-is imported once for all of them.
+seconds the others wait; `taken` takes the port that they would meet at, and is how many seconds they look for each
+other; `data` are the data roots of the processes; files longer than `full` bytes the disk refuses to process 1. Prints
+the exit statuses of each job's processes as JSON. Forking comes before any arithmetic, so that torch is imported once
+for all of them.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def work(folder: Path, job: dict[str, Any], rank: int) -> None:
             signal_after(job[name], number)
     if "limit" in job:
         ranks.LIMIT = timedelta(seconds=job["limit"])
+    if "taken" in job:
+        ranks.MEETING = timedelta(seconds=job["taken"])
     if "full" in job and rank == 1:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["full"], job["full"]))
@@ -72,7 +75,17 @@ def work(folder: Path, job: dict[str, Any], rank: int) -> None:
 
 def started(folder: Path, job: dict[str, Any]) -> list[int]:
     """The exit statuses of a job's processes, negative where a signal ended them."""
-    size, port, pids = job["processes"], free_port(), []
+    port = free_port()
+    with socket.socket() as other:
+        if "taken" in job:
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        return ended(folder, job, port)
+
+
+def ended(folder: Path, job: dict[str, Any], port: int) -> list[int]:
+    """The exit statuses of a job's processes, which meet at a port."""
+    size, pids = job["processes"], []
     for rank in range(size):
         pid = os.fork()
         if pid == 0:

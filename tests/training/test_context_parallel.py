@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_parallel import LONG, assert_like, run_jobs
+from test_parallel import BRIEF, LONG, assert_like, run_jobs
 from test_tensor_parallel import compare_cut_networks
 
 from glassformer.errors import InputError
@@ -94,7 +94,8 @@ LAYOUTS = [CONTEXT, {**CONTEXT, "parallel.data": 2}, {**CONTEXT, "parallel.shard
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("task", ["characters", "documents", "prompts"])
 def test_layouts_have_the_losses_of_one_process(tmp_path: Path, task: str) -> None:
-    same = {**LONG, "training.optimizer": "adamw", "training.accumulate": 2}
+    length = LONG if task == "characters" else BRIEF
+    same = {**length, "training.optimizer": "adamw", "training.accumulate": 2}
     jobs = [{"task": task, "run": "one", "processes": 1, "overrides": same}]
     for number, layout in enumerate(LAYOUTS):
         size = int(np.prod(list(layout.values())))
@@ -109,7 +110,7 @@ def test_layouts_have_the_losses_of_one_process(tmp_path: Path, task: str) -> No
 @pytest.mark.multiprocess
 def test_positions_that_do_not_divide_and_muon(tmp_path: Path) -> None:
     """Windows of 13 over 2 processes, one of which predicts less; Muon has whole matrices."""
-    same = {**LONG, "data.context": 13, "training.optimizer": "muon", "training.recompute": True}
+    same = {**BRIEF, "data.context": 13, "training.optimizer": "muon", "training.recompute": True}
     jobs = [
         {"task": "characters", "run": "one", "processes": 1, "overrides": same},
         {"task": "characters", "run": "two", "processes": 2, "overrides": {**same, **CONTEXT}},
@@ -130,7 +131,7 @@ def test_killed_on_two_and_resumed_on_one_and_the_other_way_round(tmp_path: Path
     shutil.copytree(tmp_path / "cut", tmp_path / "cut-again")
     more = {**CONTEXT, "training.steps": 50}
     jobs = [
-        {"task": "characters", "run": "cut", "processes": 1, "resume": True, "overrides": {"parallel.context": 1}},
+        {"task": "characters", "run": "cut", "processes": 1, "resume": True},
         {"task": "characters", "run": "cut-again", "processes": 2, "resume": True},
         {"task": "characters", "run": "half", "processes": 2, "resume": True, "overrides": more},
     ]

@@ -16,7 +16,7 @@ import torch
 from cut_networks import BERT, DECODERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_parallel import LONG, assert_like, run_jobs
+from test_parallel import BRIEF, LONG, assert_like, run_jobs
 from tiny_runs import metrics
 from tiny_tasks import recipe_of
 from torch import Tensor, nn
@@ -252,7 +252,7 @@ def test_layouts_have_the_losses_of_one_process(tmp_path: Path, tied: bool, layo
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_four_stages_and_tensors_too(tmp_path: Path) -> None:
-    changes = {"model.n_decoder_layers": 4, "training.accumulate": 2}
+    changes = {**BRIEF, "model.n_decoder_layers": 4, "training.accumulate": 2}
     compare(tmp_path, "characters", changes, [FOUR, {**PIPELINE, "parallel.tensor": 2}])
 
 
@@ -269,7 +269,7 @@ def test_four_stages_and_tensors_too(tmp_path: Path) -> None:
 )
 def test_tasks_have_the_losses_of_one_process(tmp_path: Path, task: str, changes: dict[str, Any]) -> None:
     """Packed documents, rotary positions, banded layers, recomputed blocks, texts of many lengths."""
-    compare(tmp_path, task, changes, [PIPELINE])
+    compare(tmp_path, task, {**BRIEF, **changes}, [PIPELINE])
 
 
 @pytest.mark.slow
@@ -291,24 +291,25 @@ def test_stages_in_shares_are_as_near_in_bf16_as_bf16_is(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-def test_killed_on_two_and_resumed_on_one_and_the_other_way_round(tmp_path: Path) -> None:
+def test_killed_on_two_and_resumed_on_one_two_and_four_and_the_other_way_round(tmp_path: Path) -> None:
     whole = {"task": "characters", "run": "one", "processes": 1, "overrides": LONG}
     killed = {"task": "characters", "run": "cut", "processes": 2, "overrides": {**LONG, **PIPELINE}, "kill": 23}
     half = {"task": "characters", "run": "half", "processes": 1, "overrides": {**LONG, "training.steps": 25}}
     statuses, said = run_jobs(tmp_path, [whole, killed, half])
     assert statuses[0] == [0] and statuses[1][1] == -signal.SIGKILL and statuses[2] == [0], said
     assert statuses[1][0] == 1 and "did not answer in time" in said
-    shutil.copytree(tmp_path / "cut", tmp_path / "on-1")
-    alone, steps = {"parallel.pipeline": 1}, {"training.steps": 50}
-    jobs = [
-        {"task": "characters", "run": "on-1", "processes": 1, "resume": True, "overrides": alone},
-        {"task": "characters", "run": "cut", "processes": 2, "resume": True},
-        {"task": "characters", "run": "half", "processes": 2, "resume": True, "overrides": {**PIPELINE, **steps}},
-    ]
+    jobs: list[dict[str, Any]] = []
+    for size in (1, 2, 4):
+        shutil.copytree(tmp_path / "cut", tmp_path / f"on-{size}")
+        jobs.append({"task": "characters", "run": f"on-{size}", "processes": size, "resume": True})
+    steps = {**PIPELINE, "training.steps": 50}
+    jobs.append({"task": "characters", "run": "half", "processes": 2, "resume": True, "overrides": steps})
     statuses, said = run_jobs(tmp_path, jobs)
     assert not any(map(any, statuses)), said
-    for name in ("on-1", "cut"):
-        assert_like(tmp_path / "one", tmp_path / name)
+    layouts = {1: Parallel(), 2: Parallel(pipeline=2), 4: Parallel(pipeline=2, data=2)}
+    for size, layout in layouts.items():
+        assert_like(tmp_path / "one", tmp_path / f"on-{size}")
+        assert read_recipe(tmp_path / f"on-{size}" / "recipe.toml").parallel == layout
     assert read_recipe(tmp_path / "half" / "recipe.toml").parallel == Parallel(pipeline=2)
     assert_same_weights(tmp_path / "one", tmp_path / "half")
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from processes import run_inside
 from test_drawing import built, config_of
-from test_parallel import EVEN, LONG, assert_like, run_jobs
+from test_parallel import EVEN, assert_like, reported, run_jobs
 from tiny_runs import metrics
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
@@ -224,15 +224,38 @@ def test_a_full_disk_of_one_process_ends_all_with_a_sentence(tmp_path: Path) -> 
     assert [line["step"] for line in metrics(tmp_path / "full") if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.multiprocess
+def test_a_checkpoint_of_another_architecture_ends_all_with_a_sentence(tmp_path: Path) -> None:
+    begun = {"task": "characters", "processes": 1}
+    half = {**SHORT, "training.steps": 3}
+    jobs = [{**begun, "run": "narrow", "overrides": half}]
+    jobs += [{**begun, "run": "wide", "overrides": {**half, "model.d_ff": 40}}]
+    statuses, said = run_jobs(tmp_path, jobs, timeout=300)
+    assert statuses == [[0], [0]], said
+    layouts = ["data", "shard", "pipeline"]
+    for layout in layouts:
+        shutil.copytree(tmp_path / "narrow", tmp_path / layout)
+        shutil.rmtree(tmp_path / layout / "checkpoints" / "step-3")
+        shutil.copytree(tmp_path / "wide" / "checkpoints" / "step-3", tmp_path / layout / "checkpoints" / "step-3")
+    more = {"task": "characters", "processes": 2, "resume": True}
+    jobs = [{**more, "run": x, "overrides": {f"parallel.{x}": 2, "training.steps": 6}} for x in layouts]
+    statuses, said = run_jobs(tmp_path, jobs, timeout=300)
+    assert statuses == [[1, 1]] * 3 and "Traceback" not in said
+    for layout in layouts:
+        told = reported(said, layout)
+        assert "must have the shape" in told and "Remove" in told, told
+
+
 @pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("begun", [{}, {"parallel.shard": 2}, {"parallel.tensor": 2}, {"parallel.data": 2}])
 def test_a_run_goes_on_in_any_layout(tmp_path: Path, begun: dict[str, int]) -> None:
-    """Killed at step 23, gone on with in layouts of 1, 2 and 4 processes: the losses of one that was never killed."""
+    """Killed at step 14, gone on with in layouts of 1, 2 and 4 processes: the losses of one that was never killed."""
     size = max([1, *begun.values()])
-    same = {**LONG, "training.accumulate": 2}
+    same = {**EVEN, "training.steps": 24, "training.evaluate_every": 12, "training.checkpoint_every": 5}
+    same |= {"training.accumulate": 2}
     whole = {"task": "characters", "run": "one", "processes": 1, "overrides": same}
-    killed = {"task": "characters", "run": "begun", "processes": size, "overrides": {**same, **begun}, "kill": 23}
+    killed = {"task": "characters", "run": "begun", "processes": size, "overrides": {**same, **begun}, "kill": 14}
     run_jobs(tmp_path, [whole, killed])
     layouts = [{}, {"parallel.shard": 2}, {"parallel.tensor": 2}, {"parallel.data": 2, "parallel.shard": 2}]
     jobs = []

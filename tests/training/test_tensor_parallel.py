@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_parallel import ENVIRONMENT, LONG, assert_like, run_jobs
+from test_parallel import BRIEF, ENVIRONMENT, LONG, assert_like, run_jobs
 from tiny_tasks import recipe_of
 
 from glassformer.errors import InputError
@@ -117,7 +117,7 @@ LAYOUTS = [TENSOR, {**TENSOR, "parallel.data": 2}, {**TENSOR, "parallel.shard": 
     [("characters", LAYOUTS), ("documents", LAYOUTS[1:]), ("masked", LAYOUTS[:2]), ("summaries", LAYOUTS[:3])],
 )
 def test_layouts_have_the_losses_of_one_process(tmp_path: Path, task: str, layouts: list[dict[str, int]]) -> None:
-    same = {**LONG, "training.optimizer": "adamw"}
+    same = {**(LONG if task == "characters" else BRIEF), "training.optimizer": "adamw"}
     jobs = [{"task": task, "run": "one", "processes": 1, "overrides": same}]
     for number, layout in enumerate(layouts):
         size = int(np.prod(list(layout.values())))
@@ -152,7 +152,7 @@ def test_killed_on_two_and_resumed_on_one_and_the_other_way_round(tmp_path: Path
     assert statuses[0] == [0] and statuses[1][1] == -signal.SIGKILL and statuses[2] == [0], said
     shutil.copytree(tmp_path / "cut", tmp_path / "cut-again")
     jobs = [
-        {"task": "characters", "run": "cut", "processes": 1, "resume": True, "overrides": {"parallel.tensor": 1}},
+        {"task": "characters", "run": "cut", "processes": 1, "resume": True},
         {"task": "characters", "run": "cut-again", "processes": 2, "resume": True},
         {
             "task": "characters",
@@ -175,12 +175,15 @@ def test_killed_on_two_and_resumed_on_one_and_the_other_way_round(tmp_path: Path
 def test_all_processes_end_where_a_network_does_not_divide(tmp_path: Path) -> None:
     three = {**LONG, "parallel.tensor": 3}
     labels = {**LONG, "parallel.context": 2}
+    stages = {**LONG, "parallel.pipeline": 3}
     jobs = [
         {"task": "characters", "run": "heads", "processes": 3, "overrides": three},
         {"task": "labels", "run": "encoder", "processes": 2, "overrides": labels},
+        {"task": "characters", "run": "layers", "processes": 3, "overrides": stages},
     ]
     statuses, said = run_jobs(tmp_path, jobs, timeout=200)
-    assert statuses == [[1, 1, 1], [1, 1]]
+    assert statuses == [[1, 1, 1], [1, 1], [1, 1, 1]]
     assert "heads 0: InputError: 'parallel.tensor' must divide" in said and "heads 1: Followed" in said
     assert "encoder 0: InputError: 'parallel.context' deals out the positions of decoders" in said
-    assert not (tmp_path / "heads").exists() and not (tmp_path / "encoder").exists()
+    assert "layers 0: InputError: 'parallel.pipeline' must divide the network's 2 layers, got 3" in said
+    assert not any((tmp_path / run).exists() for run in ("heads", "encoder", "layers"))

@@ -10,9 +10,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Thread
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +25,9 @@ from glassformer.errors import InputError
 
 LIMIT = timedelta(minutes=30)
 """How long a process waits for the others. The first one may measure, decode samples and write meanwhile."""
+
+MEETING = timedelta(minutes=10)
+"""How long the processes look for each other."""
 
 T = TypeVar("T")
 
@@ -159,8 +164,8 @@ def _join() -> Ranks:
         torch.cuda.set_device(local)
     try:
         _meet()
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except (RuntimeError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split()) or "nothing answers there as a training does"
         at = f"{os.environ.get('MASTER_ADDR', '?')}, port {os.environ.get('MASTER_PORT', '?')}"
         if "EADDRINUSE" in reason or "address already in use" in reason.lower():
             raise InputError(
@@ -183,11 +188,27 @@ def _meet() -> None:
     torchrun restarts processes with the same store, in which those that are gone still have their addresses: of several
     nodes it says nothing that all of them would agree on, but on one the number of restarts keeps these apart.
     """
-    store, rank, size = next(iter(rendezvous("env://", timeout=LIMIT)))
+    store, rank, size = _found()
+    store.set_timeout(LIMIT)
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
         count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"restart {count}", store)  # type: ignore[attr-defined]
     dist.init_process_group(store=store, rank=rank, world_size=size, timeout=LIMIT)
+
+
+def _found() -> tuple[Any, int, int]:
+    """The store, this process's rank and their number, by `rendezvous`: which would wait for ever where another program
+    has the port, takes the connection and says nothing. So it is asked in a thread that ends with the process."""
+    found: Future[tuple[Any, int, int]] = Future()
+
+    def look() -> None:
+        try:
+            found.set_result(next(iter(rendezvous("env://", timeout=MEETING))))
+        except BaseException as error:
+            found.set_exception(error)
+
+    Thread(target=look, daemon=True).start()
+    return found.result(MEETING.total_seconds() + 1)
 
 
 def _tried(work: Callable[[], T]) -> tuple[T | None, str | None]:
