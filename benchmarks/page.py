@@ -2,9 +2,9 @@
 
     python benchmarks/page.py [--model smollm2-135m-instruct] [--tokens 64] [--rounds 5] [--threads 2] [--json]
 
-`glassformer serve` runs in a process of its own; a text of so many tokens is put into the page's form and "Look inside"
-is pressed. Two pictures are timed, each round anew: the row of tokens, and all heads of the attention with one of them
-large; the earlier is "the first picture". A picture is there when two frames have been painted after it. Beside
+`glassformer serve` runs in a process of its own; a text of so many tokens, a new one each round, is put into the page's
+form and "Look inside" is pressed. Two pictures are timed: the row of tokens, and all heads of the attention with one of
+them large; the earlier is "the first picture". A picture is there when two frames have been painted after it. Beside
 them stands what the model's forward pass alone takes, in this process, with as many threads. Needs Playwright and
 Chromium (`pip install playwright`).
 """
@@ -16,6 +16,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -72,10 +73,14 @@ def served(model: str, threads: int) -> Iterator[str]:
         yield line[line.index("http://") :].strip()
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def timed(address: str, text: str, rounds: int) -> list[dict[str, float]]:
+def timed(address: str, texts: list[str]) -> list[dict[str, float]]:
     """The seconds to each picture, round by round; the first round, before which nothing was warm, is left out."""
     from playwright.sync_api import sync_playwright
 
@@ -86,9 +91,9 @@ def timed(address: str, text: str, rounds: int) -> list[dict[str, float]]:
         page.goto(address)
         page.locator("#text-choice").wait_for()
         found = []
-        for number in range(rounds + 1):
+        for number, text in enumerate(texts):
             found.append(page.evaluate(TIMED, [PICTURES, text]))
-            print(f"round {number} of {rounds}: {found[-1]}", file=sys.stderr, flush=True)
+            print(f"round {number} of {len(texts) - 1}: {found[-1]}", file=sys.stderr, flush=True)
         browser.close()
     return found[1:]
 
@@ -115,11 +120,11 @@ def measure(name: str, tokens: int, rounds: int, threads: int) -> dict[str, Any]
     torch.set_num_threads(threads)
     model = gf.load(name)
     ids = model.tokenizer.encode(TEXT)[:tokens]
-    text = model.tokenizer.decode(ids)
+    texts = [model.tokenizer.decode(model.tokenizer.encode(f"{i}. {TEXT}")[:tokens]) for i in range(rounds + 1)]
     alone = forward(model, ids, rounds)
     del model
     with served(name, threads) as address:
-        pictures = timed(address, text, rounds)
+        pictures = timed(address, texts)
     first = [min(each.values()) for each in pictures]
     columns = {"first picture": first, **{each: [row[each] for row in pictures] for each in PICTURES}}
     seconds = {each: Spread.of(values).as_mapping() for each, values in columns.items()}
@@ -135,6 +140,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments.add_argument("--json", action="store_true")
     given = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server and the browser are ended as well
     limits = machine_limits(given.threads)
     found = measure(given.model, given.tokens, given.rounds, given.threads)
     if given.json:

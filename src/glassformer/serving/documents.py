@@ -46,7 +46,6 @@ A page may ask for `patterns` packed: {shape: [L, H, Q, K], ten_thousandths: bas
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -58,8 +57,8 @@ from glassformer.errors import InputError
 from glassformer.interpret.inputs import Inputs
 from glassformer.interpret.lens import lens
 from glassformer.interpret.words import word_stack
-from glassformer.layers.sites import sites
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.serving.passes import Pass, one_pass
 from glassformer.serving.patches import answered_at, patch_everywhere, stream_sites
 from glassformer.serving.progress import Progress
 from glassformer.serving.readings import Reading, Spelling, classifies, family, fills, reading, says_words, seen
@@ -85,18 +84,20 @@ def documents(
 ) -> list[Document]:
     """All documents of one text: attention, lens and, with a `source_text` to patch from, patching. `name` is what
     the page calls the model. Raises `InputError` as `reading` and `patching_document` do."""
-    given = reading(model, text, target)
-    found = [_attention(model, given), _lens(model, given)]
+    passed = one_pass(model, text, target)
+    found = [_attention(model, passed), _lens(model, passed.reading)]
     if source_text is not None:
         found.append(_patching(model, text, source_text, Progress()))
     return [headed(model, text, one, name) for one in found]
 
 
-def attention_document(model: Model, text: str, target: str | None = None, *, packed: bool = False) -> Document:
+def attention_document(
+    model: Model, text: str, target: str | None = None, *, packed: bool = False, passed: Pass | None = None
+) -> Document:
     """Where every head looks; `target` is what an encoder-decoder is to write, by default its own (greedy search).
-    `packed` patterns are quicker to make and to read. Raises `InputError` for a text that is empty or has more than
-    `readings.MOST_TOKENS` tokens."""
-    return headed(model, text, _attention(model, reading(model, text, target), packed))
+    `packed` patterns are quicker to make and to read; `passed` is what has passed already in this text. Raises
+    `InputError` for a text that is empty or has more than `readings.MOST_TOKENS` tokens."""
+    return headed(model, text, _attention(model, passed or one_pass(model, text, target), packed))
 
 
 def lens_document(model: Model, text: str, target: str | None = None) -> Document:
@@ -127,17 +128,14 @@ def headed(model: Model, text: str, rest: Document, name: str = "") -> Document:
 # --- Attention --------------------------------------------------------------------------------------------------------
 
 
-def _attention(model: Model, given: Reading, packed: bool = False) -> Document:
-    every = (re.sub(r"\[\d+\]", "[*]", name) for name in sites(model.network) if "attention.pattern" in name)
-    places = list(dict.fromkeys(every))
-    if not places:
+def _attention(model: Model, passed: Pass, packed: bool = False) -> Document:
+    if not passed.patterns:
         return {"view": "attention", "missing": "this model was made without attention."}
-    kept = seen(model.network, given, *places)
     spelled, written = Spelling(model.tokenizer), _packed if packed else _nested
-    maps = []
-    for place in places:
-        patterns = kept.stack(place)[:, 0].float().cpu()
-        maps.append(_map(kept.kept[place].site, patterns, given, spelled) | {"patterns": written(patterns)})
+    maps = [
+        _map(site, patterns, passed.reading, spelled) | {"patterns": written(patterns)}
+        for site, patterns in passed.patterns.items()
+    ]
     return {"view": "attention", "tag_rule": RULE, "maps": maps}
 
 

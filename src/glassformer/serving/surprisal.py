@@ -13,9 +13,10 @@ from glassformer.interpret.running import Plan, run
 from glassformer.layers.sites import share
 from glassformer.models.encoder import Encoder
 from glassformer.serving.documents import TOP, Document, headed, rounded
+from glassformer.serving.passes import Pass, one_pass
 from glassformer.serving.patches import answered_at
 from glassformer.serving.progress import Progress
-from glassformer.serving.readings import Reading, Spelling, fills, reading
+from glassformer.serving.readings import Reading, Spelling, fills
 from glassformer.tasks.model import Model
 
 MASKED = 2048
@@ -27,12 +28,15 @@ def tokens_document(
     text: str,
     target: str | None = None,
     progress: Progress = Progress(),  # noqa: B008 - it is frozen
+    *,
+    passed: Pass | None = None,
 ) -> Document:
     """The tokens of a text (an encoder-decoder's: of its target), each with the probability, the rank and the surprisal
     −log₂ p that the model gave it; see `serving.documents`. A masked language model is asked for each token with a mask
-    in its place (Salazar et al. 2020). Texts as in `attention_document`.
+    in its place (Salazar et al. 2020). Texts, and what has `passed` in them already, as in `attention_document`.
     """
-    given = reading(model, text, target)
+    passed = passed or one_pass(model, text, target)
+    given = passed.reading
     spelled = Spelling(model.tokenizer)
     ids = given.written or given.ids
     about: Document = {"view": "tokens", "side": "target" if given.written else "text", "tokens": spelled(ids)}
@@ -41,15 +45,14 @@ def tokens_document(
     if isinstance(model.network, Encoder) and (not fills(model) or model.tokenizer.mask_id is None):
         why = "this model says no words: no token has a probability here."
         return headed(model, text, {**about, "unscored": why, **_empty(len(ids))})
-    question, places, logits = _masked(model, given, progress) if fills(model) else _next(model, given)
+    question, places, logits = _masked(model, given, progress) if fills(model) else _next(passed)
     return headed(model, text, {**about, "question": question, **_scored(logits, ids, places, spelled)})
 
 
-def _next(model: Model, given: Reading) -> tuple[str, list[int], Float[Tensor, "n V"]]:
+def _next(passed: Pass) -> tuple[str, list[int], Float[Tensor, "n V"]]:
     """What follows each token is what the model said there."""
-    arguments = given.inputs(model.network).arguments(slice(0, 1))
-    with torch.no_grad():
-        logits = share(model.network).eval()(*arguments).logits[0]
+    given, logits = passed.reading, passed.logits
+    assert logits is not None  # this is no encoder
     count = len(given.written or given.ids)
     if given.written:
         return "before it was written, the source known", list(range(count)), logits[:count]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glassformer.errors import InputError, did_you_mean
 from glassformer.serving.progress import Progress
 from glassformer.tasks.model import Model
+
+if TYPE_CHECKING:
+    from glassformer.serving.passes import Pass, Passes
 
 Document = dict[str, Any]
 
@@ -34,12 +37,14 @@ def make_view(
     on_progress: Callable[[float], None] | None = None,
     stopped: Callable[[], bool] | None = None,
     options: Mapping[str, Any] | None = None,
+    passes: Passes | None = None,
 ) -> Document:
     """The document of one view of a text, as `serving.documents` describes it; `name` is what the page calls the model.
 
     `target` is what an encoder-decoder is to write (by default its own, by greedy search); `patch_from` the text whose
     states "patching" puts into this one. `options` are the view's own: "packed" of attention, "layer" and "head" of
-    walk, "documents", "risk" and "reader" of truth.
+    walk, "documents", "risk" and "reader" of truth. With `passes`, of this model, views that need the same of a text
+    let the model read it once.
 
     Long work tells `on_progress` the share that is done, 0 to 1, and raises `progress.Stopped` soon after `stopped()`
     is true. A view that the model's family does not have is a document with "missing". Raises `InputError` for an
@@ -56,8 +61,9 @@ def make_view(
         raise InputError(f"the view '{view}' has no option '{unknown[0]}'; it has: {known}.")
     if view == "patching":
         document = _patching(model, text, patch_from, progress)
-    elif view == "tokens":
-        document = _tokens(model, text, target, progress)
+    elif view in ("tokens", "attention"):
+        passed = None if passes is None else passes.of(text, target)
+        document = _of_pass(model, view, text, target, progress, chosen, passed)
     else:
         document = _MAKERS[view](model, text, target, chosen)
     progress.at(1.0)
@@ -76,7 +82,9 @@ def make_views(
     """The documents of all views of a text, as `make_view` makes them, with the `options` of a view by its name.
     "patching" is left out where there is no text to patch from."""
     wanted = [view for view in VIEWS if view != "patching" or patch_from is not None]
-    asked = {"target": target, "patch_from": patch_from, "name": name}
+    from glassformer.serving.passes import Passes
+
+    asked = {"target": target, "patch_from": patch_from, "name": name, "passes": Passes(model)}
     found = []
     for view in wanted:
         try:
@@ -95,12 +103,6 @@ _OPTIONS = {
     "walk": ("layer", "head", "site", "place"),
     "truth": ("documents", "risk", "reader"),
 }
-
-
-def _attention(model: Model, text: str, target: str | None, options: Document) -> Document:
-    from glassformer.serving.documents import attention_document
-
-    return attention_document(model, text, target, **options)
 
 
 def _lens(model: Model, text: str, target: str | None, options: Document) -> Document:
@@ -127,10 +129,15 @@ def _walk(model: Model, text: str, target: str | None, options: Document) -> Doc
     return walk_document(model, text, target, **options)
 
 
-def _tokens(model: Model, text: str, target: str | None, progress: Progress) -> Document:
+def _of_pass(
+    model: Model, view: str, text: str, target: str | None, progress: Progress, options: Document, passed: Pass | None
+) -> Document:
+    from glassformer.serving.documents import attention_document
     from glassformer.serving.surprisal import tokens_document
 
-    return tokens_document(model, text, target, progress)
+    if view == "attention":
+        return attention_document(model, text, target, **options, passed=passed)
+    return tokens_document(model, text, target, progress, passed=passed)
 
 
 def _patching(model: Model, text: str, patch_from: str | None, progress: Progress) -> Document:
@@ -143,7 +150,6 @@ def _patching(model: Model, text: str, patch_from: str | None, progress: Progres
 
 
 _MAKERS: dict[str, Callable[[Model, str, str | None, Document], Document]] = {
-    "attention": _attention,
     "positions": _positions,
     "lens": _lens,
     "truth": _truth,

@@ -21,6 +21,7 @@ from glassformer.serving.api.limits import Limits
 from glassformer.serving.api.spelling import Spelled
 from glassformer.serving.api.work import Work
 from glassformer.serving.batching import Batching
+from glassformer.serving.passes import Passes
 from glassformer.serving.readings import family
 from glassformer.serving.views import VIEWS
 from glassformer.tasks.model import Model
@@ -35,12 +36,14 @@ _OF_HEAD: dict[type, str] = {
 
 @dataclass(frozen=True)
 class Served:
-    """A model under its name; `batching` answers for one that goes on from texts."""
+    """A model under its name; `batching` answers for one that goes on from texts, `passes` are of those that were
+    traced."""
 
     name: str
     model: Model
     batching: Batching | None
     created: int
+    passes: Passes
 
     @cached_property
     def spelled(self) -> Spelled:
@@ -112,7 +115,7 @@ class Service:
         batching = None
         if isinstance(model.network, Decoder):
             batching = Batching(model, streams=self.limits.streams, queue=self.limits.queue)
-        return Served(name, model, batching, now)
+        return Served(name, model, batching, now, Passes(model))
 
     def of(self, name: str | None) -> Served:
         """The model of this name, the first one without a name. A 404 where there is none, a 503 when stopping."""

@@ -87,6 +87,7 @@ class Tracing:
                 on_progress=progress,
                 stopped=self._stopped,
                 options=options,
+                passes=self._served.passes,
             )
         except Stopped:
             raise ApiError(503, f"this took longer than {self._service.limits.seconds:g} s.", code="timeout") from None
