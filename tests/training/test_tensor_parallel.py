@@ -114,7 +114,7 @@ LAYOUTS = [TENSOR, {**TENSOR, "parallel.data": 2}, {**TENSOR, "parallel.shard": 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(
     ("task", "layouts"),
-    [("characters", LAYOUTS), ("documents", LAYOUTS[1:]), ("masked", LAYOUTS[:2]), ("summaries", LAYOUTS[:3])],
+    [("characters", LAYOUTS[:1]), ("documents", LAYOUTS[1:]), ("masked", LAYOUTS[:2]), ("summaries", LAYOUTS[:3])],
 )
 def test_layouts_have_the_losses_of_one_process(tmp_path: Path, task: str, layouts: list[dict[str, int]]) -> None:
     same = {**(LONG if task == "characters" else BRIEF), "training.optimizer": "adamw"}
