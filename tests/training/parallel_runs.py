@@ -2,11 +2,11 @@
 
 Usage: parallel_runs.py FOLDER JOBS. FOLDER gets the corpora of `tiny_tasks` and the runs. JOBS is a JSON list; each job
 names a `task` of `tiny_tasks`, a `run`, how many `processes`, and `overrides` of the recipe. `resume` goes on with the
-run; `kill` ends process 1, or the only one, by SIGKILL after that step, and `stop` only stops it; `limit` is how many
-seconds the others wait; `taken` takes the port that they would meet at, and is how many seconds they look for each
-other; `data` are the data roots of the processes; files longer than `full` bytes the disk refuses to process 1. Prints
-the exit statuses of each job's processes as JSON. Forking comes before any arithmetic, so that torch is imported once
-for all of them.
+run, and `again` too, by the call that began it; `kill` ends process 1, or the only one, by SIGKILL after that step, and
+`stop` only stops it; `limit` is how many seconds the others wait; `taken` takes the port that they would meet at, and
+is how many seconds they look for each other; `data` are the data roots of the processes; files longer than `full` bytes
+the disk refuses to process 1. Prints the exit statuses of each job's processes as JSON. Forking comes before any
+arithmetic, so that torch is imported once for all of them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def work(folder: Path, job: dict[str, Any], rank: int) -> None:
     if job.get("resume"):
         resume(run, data_root=root, display=Silent(), **overrides)
     else:
-        train(recipe_of(job["task"]), run=run, data_root=root, display=Silent(), **overrides)
+        again = bool(job.get("again"))
+        train(recipe_of(job["task"]), run=run, data_root=root, resume=again, display=Silent(), **overrides)
 
 
 def started(folder: Path, job: dict[str, Any]) -> list[int]:

@@ -172,6 +172,23 @@ def test_killed_on_two_and_resumed_on_one_and_the_other_way_round(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
+def test_one_command_goes_on_with_more_processes_and_with_as_many_as_before(tmp_path: Path) -> None:
+    same = {**BRIEF, "training.checkpoint_every": 2}
+    cut = {"task": "characters", "run": "cut", "overrides": {**same, **TENSOR}, "again": True}
+    jobs = [
+        {"task": "characters", "run": "one", "processes": 1, "overrides": same},
+        {**cut, "processes": 2, "kill": 3},
+        {**cut, "processes": 4, "kill": 7},
+        {**cut, "processes": 2},
+    ]
+    statuses, said = run_jobs(tmp_path, jobs)
+    assert statuses[0] == [0] and statuses[3] == [0, 0], said
+    assert statuses[1][1] == statuses[2][1] == -signal.SIGKILL, said
+    assert_like(tmp_path / "one", tmp_path / "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
 def test_all_processes_end_where_a_network_does_not_divide(tmp_path: Path) -> None:
     three = {**LONG, "parallel.tensor": 3}
     labels = {**LONG, "parallel.context": 2}

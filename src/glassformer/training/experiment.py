@@ -77,8 +77,9 @@ def train(
         read = ranks.together(lambda: read_recipe(recipe, overrides))
         folder = Path(run) if run is not None else Path("runs") / read.name
         if resume and ranks.first(folder.exists):
-            fits = read.parallel.processes == ranks.size  # else the number of processes has changed meanwhile
-            kept = {key: value for key, value in overrides.items() if fits or key not in LAYOUT}
+            kept = {key: value for key, value in overrides.items() if key not in LAYOUT}
+            if read.parallel.processes == ranks.size:  # else the number of processes has changed meanwhile
+                kept |= {f"parallel.{name}": value for name, value in dataclasses.asdict(read.parallel).items()}
             return _go_on(folder, data_root, log, display, kept, ranks)
         means, start, prepared = ranks.together(lambda: _prepared(read, folder, data_root, ranks))
         ranks.agree("The data", prepared.fingerprint)
