@@ -93,8 +93,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
-    """Everything the optimizer remembers, as `PARAMETER/FIELD`, e.g. `head.weight/exp_avg`; in an order that is the same
-    after it was read back."""
+    """Everything the optimizer remembers, as `PARAMETER/FIELD`, e.g. `head.weight/exp_avg`; in an order that is the
+    same after it was read back."""
     return {
         f"{name}/{key}": value
         for name, parameter in network.named_parameters()
