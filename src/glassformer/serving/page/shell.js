@@ -11,6 +11,7 @@ import { save } from "./export.js";
 import { VIEWS } from "./panels.js";
 
 const VERSION = 1;
+const PATIENCE = 200; // milliseconds that a view which has come waits for the row of tokens to be painted
 
 export function report(message) {
   const problem = document.getElementById("problem");
@@ -36,7 +37,7 @@ export function show({ title, views, models, first = null }) {
     history.replaceState(null, "", `#${view}`);
     if (panels[chosen].dataset.drawn) return;
     panels[chosen].dataset.drawn = "yes";
-    fill(panels[chosen], view, VIEWS[view]?.draw, { models, selection, work });
+    fill(panels[chosen], view, VIEWS[view]?.draw, { models, selection, work, before: row });
   }
 
   bar.replaceChildren(...tabs);
@@ -49,9 +50,11 @@ export function show({ title, views, models, first = null }) {
   });
   document.getElementById("panels").replaceChildren(...panels);
   header(title, models);
-  const row = document.getElementById("row");
-  row.replaceChildren();
-  if (models.some((model) => model.has("tokens"))) fill(row, "tokens", drawTokens, { models, selection, work });
+  const place = document.getElementById("row");
+  place.replaceChildren();
+  const hasRow = models.some((model) => model.has("tokens"));
+  const filled = () => fill(place, "tokens", drawTokens, { models, selection, work });
+  const row = hasRow ? new Promise((done) => filled().finally(() => done(painted()))) : null;
   const asked = [location.hash.slice(1), first].find((view) => views.includes(view));
   if (views.length) open(asked ?? views[0]);
   return { open, step: selection.step, stop: () => work.abort(), views };
@@ -81,19 +84,28 @@ function header(title, models) {
 }
 
 // One model's document fills the panel; those of two stand side by side.
-function fill(panel, view, draw, { models, selection, work }) {
+function fill(panel, view, draw, { models, ...rest }) {
   const having = models.filter((model) => model.has(view));
-  if (models.length === 1) return begin(panel, view, draw, having[0], { selection, work });
-  const sides = having.map((model) => {
-    const place = make("section", { "aria-label": model.name });
-    begin(place, view, draw, model, { selection, work });
-    return make("div", { class: "side" }, make("h2", { class: "whose" }, model.name), place);
+  if (models.length === 1) return begin(panel, view, draw, having[0], rest);
+  const places = having.map((model) => make("section", { "aria-label": model.name }));
+  const sides = having.map((model, i) => {
+    return make("div", { class: "side" }, make("h2", { class: "whose" }, model.name), places[i]);
   });
   panel.append(make("div", { class: "pair" }, ...sides));
-  return null;
+  return Promise.all(having.map((model, i) => begin(places[i], view, draw, model, rest)));
 }
 
-async function begin(place, view, draw, model, { selection, work }) {
+// When what was drawn can be seen. Windows in the background paint nothing.
+function painted() {
+  return new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+}
+
+function pause(milliseconds) {
+  return new Promise((done) => setTimeout(done, milliseconds));
+}
+
+// `before`: a promise that drawing waits for, though not long: a large view keeps the browser from painting others.
+async function begin(place, view, draw, model, { selection, work, before = null }) {
   const own = new AbortController();
   const signal = AbortSignal.any([own.signal, work.signal]);
   const bar = make("progress", { max: 1, "aria-label": `${VIEWS[view]?.title ?? view}: how much is done` });
@@ -105,6 +117,8 @@ async function begin(place, view, draw, model, { selection, work }) {
   if (model.live) place.replaceChildren(make("p", { class: "working" }, bar, " ", stop));
   try {
     const found = unpacked(await model.ask(view, null, { onProgress, signal }));
+    if (model.live && before) await Promise.race([before, pause(PATIENCE)]);
+    if (work.signal.aborted) return;
     place.replaceChildren();
     drawInto(place, found, draw, { selection, model, signal: work.signal });
   } catch (error) {
