@@ -17,7 +17,7 @@ from tasks.small_writers import reader, writer
 from glassformer.models.config import Classification, MaskedLM, Sentence
 from glassformer.serving.api.app import make_app
 from glassformer.serving.api.limits import Limits
-from glassformer.serving.api.service import Service
+from glassformer.serving.api.service import Grounds, Service
 from glassformer.tasks.model import Model
 
 POSITIONS = 600
@@ -48,9 +48,11 @@ class Running:
 
 
 @contextmanager
-def serving(served: dict[str, Model] | None = None, limits: Limits | None = None, **rules: Any) -> Iterator[Running]:
+def serving(
+    served: dict[str, Model] | None = None, limits: Limits | None = None, grounds: Grounds | None = None, **rules: Any
+) -> Iterator[Running]:
     """A server, from the moment it is ready until it has stopped."""
-    service = Service(served or models(), limits or Limits())
+    service = Service(served or models(), limits or Limits(), grounds or Grounds())
     config = uvicorn.Config(
         make_app(service, **rules), port=0, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=60
     )

@@ -86,6 +86,7 @@ def serve(
     from glassformer.serving.api.running import address_of, bind, check_exposure
     from glassformer.serving.api.running import serve as run
     from glassformer.serving.api.service import Service
+    from glassformer.serving.threads import in_a_thread
 
     check_exposure(host, key, insecure)
     checked = Limits(
@@ -98,10 +99,14 @@ def serve(
         workers=limits.workers,
     )
     listening = bind(host, port)
-    models = {name: load_to_run(place, precision) for name, place in names.items()}
-    service = Service(models, checked, _grounds(documents, reader, risk, models, precision))
-    address = address_of(listening, host)
-    run(service, listening, host, key=key, finish=finish, ready=lambda: put(f"{', '.join(models)}: {address}"))
+
+    def load() -> Service:
+        models = {name: load_to_run(place, precision) for name, place in names.items()}
+        return Service(models, checked, _grounds(documents, reader, risk, models, precision))
+
+    service = in_a_thread(load)
+    ready = f"{', '.join(names)}: {address_of(listening, host)}"
+    run(service, listening, host, key=key, finish=finish, ready=lambda: put(ready))
 
 
 def model_names(given: Sequence[str]) -> dict[str, str]:
@@ -139,5 +144,5 @@ def _grounds(
     from glassformer.factuality.asking import index_of
     from glassformer.factuality.documents import read_documents
 
-    index = index_of(read_documents(documents, say=say), say)
+    index = index_of(read_documents(documents, say=say).told_by(documents), say)
     return Grounds(index, load_to_run(reader, None), known, first if known else "")

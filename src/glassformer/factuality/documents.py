@@ -10,7 +10,7 @@ import stat
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
@@ -73,7 +73,7 @@ class Document:
             try:
                 data = self._path.read_bytes()
             except OSError as error:
-                raise _unreadable(self._path, error) from None
+                raise _unreadable(Path(self.name), error) from None
             if _digest(data) != self._digest:
                 raise InputError(f"{self.name}: the file has changed since it was read; read the documents again.")
             text = decoded(data, self.name, self.encoding).text
@@ -111,6 +111,18 @@ class Documents(Sequence[Document]):
     def __iter__(self) -> Iterator[Document]:
         return iter(self.items)
 
+    def told_by(self, given: Sequence[str | Path]) -> Documents:
+        """The same under names that tell nothing of where they lie: within the one folder of `given`, or with the name
+        of the folder or file first where there are several. For what is told to others than their owner."""
+        names = _names_within([one.name for one in self.items], [Path(path) for path in given])
+        texts = Texts(self.items[0]._texts.limit)
+        renamed = {one.name: replace(one, name=names[one.name], _texts=texts) for one in self.items}
+        for one in self.items:
+            if (text := one._texts.get(one.name)) is not None:
+                texts.put(names[one.name], text)
+        passages = tuple(one._replace(document=renamed[one.document.name]) for one in self.passages)
+        return Documents(tuple(renamed.values()), passages, self.skipped)
+
     @classmethod
     def of_texts(cls, texts: Mapping[str, str]) -> Documents:
         """Documents from texts by their names, all of them kept. `InputError` where no text has a character in it."""
@@ -123,6 +135,22 @@ class Documents(Sequence[Document]):
         if not items:
             raise InputError(f"there is nothing to read in {len(texts)} texts: give at least one with words in it.")
         return cls(tuple(items), tuple(passage for document in items for passage in passages_of(document)))
+
+
+def _names_within(names: Sequence[str], given: Sequence[Path]) -> dict[str, str]:
+    """A name of its own for each, as `Documents.told_by` has it."""
+    roots: dict[Path, str] = {}
+    for path in given:
+        name = path.resolve().name
+        while name in roots.values():
+            name = f"{len(roots) + 1}-{name}"
+        roots.setdefault(path, name)
+    found = {}
+    for name in names:
+        root = next(path for path in roots if Path(name).is_relative_to(path))
+        within = Path(name).relative_to(root)
+        found[name] = str(within if len(roots) == 1 and within.parts else Path(roots[root], within))
+    return found
 
 
 def passages_of(document: Document) -> list[Passage]:

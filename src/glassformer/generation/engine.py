@@ -339,7 +339,10 @@ class Engine:
         if self.service is None or self.service.keep is None or row.request.prompt_logprobs:
             return
         length = state.lengths[place]
-        self.service.keep(row.ids[:length], lambda: state.row(place, length))
+        try:
+            self.service.keep(row.ids[:length], lambda: state.row(place, length))
+        except Exception:  # no memory for a copy: nobody's answer needs it
+            self.failures += 1
 
     def _split(self, group: Joining, error: Exception) -> list[Event]:
         """Reading a group failed: who is to blame shows when each of its rows is read alone."""

@@ -142,11 +142,14 @@ class Batching:
 
     def _run(self) -> None:
         while self._closing is None or self._open:
-            self._listen()
-            self._end_late(time.monotonic())
-            self._admit()
-            if self._running:
-                self._step()
+            try:
+                self._listen()
+                self._end_late(time.monotonic())
+                self._admit()
+                if self._running:
+                    self._step()
+            except Exception as error:  # whatever it was, those who wait for the thread must not wait for ever
+                self._fail(error)
 
     def _listen(self) -> None:
         """Take what has been asked; wait for it, where there is nothing else to do."""
@@ -188,11 +191,15 @@ class Batching:
         passed: list[Answer] = []
         while self._waiting and len(self._running) < self.streams:
             answer = self._waiting.popleft()
-            held, state = self._begun(answer)
-            if self._soon_read(answer, held):
-                passed.append(answer)
-            else:
-                self._start(answer, held, state)
+            try:
+                held, state = self._begun(answer)
+                if self._soon_read(answer, held):
+                    passed.append(answer)
+                else:
+                    self._start(answer, held, state())
+            except Exception as error:  # a grammar without a beginning, no memory for a copy: its own, not the others'
+                self._end(answer, "error", error)
+                wake([answer])
         self._waiting.extendleft(reversed(passed))
 
     def _begun(self, answer: Answer) -> tuple[int, Callable[[], Any]]:
@@ -217,13 +224,8 @@ class Batching:
                     return True
         return False
 
-    def _start(self, answer: Answer, held: int, state: Callable[[], Any]) -> None:
-        try:
-            answer.name = self._engine.add(answer.request, state(), held)
-        except Exception as error:  # a grammar that has no beginning, no memory for a copy: its own, not the others'
-            self._end(answer, "error", error)
-            wake([answer])
-            return
+    def _start(self, answer: Answer, held: int, state: Any) -> None:
+        answer.name = self._engine.add(answer.request, state, held)
         self._running[answer.name] = answer
         answer.reused = held
         self._counters.prompt_tokens += len(answer.request.ids)

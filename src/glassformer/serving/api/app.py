@@ -52,6 +52,7 @@ def make_app(
         version=str(glassformer.__version__),
         docs_url=None,  # FastAPI's pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         responses=_RESPONSES,
     )
     for add in (

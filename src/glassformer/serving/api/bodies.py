@@ -66,8 +66,9 @@ class Body(BaseModel):
                 return True
             text = f"'{name}' is not supported here; leave it out."
             raise PydanticCustomError("unsupported", "{text}", {"text": text, "param": name})
-        text = f"unknown parameter '{name}'.{did_you_mean(str(name), known)}"
-        raise PydanticCustomError("unknown", "{text}", {"text": text, "param": str(name)[:100]})
+        name = str(name)[:100].encode("ascii", "backslashreplace").decode()  # half of a surrogate pair is no text
+        text = f"unknown parameter '{name}'.{did_you_mean(name, known)}"
+        raise PydanticCustomError("unknown", "{text}", {"text": text, "param": name})
 
 
 class StreamOptions(Body):
@@ -112,7 +113,7 @@ class Sampled(Body):
     stream_options: StreamOptions | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = 0.0
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
     top_k: Annotated[int, Field(ge=0)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0

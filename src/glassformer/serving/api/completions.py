@@ -15,7 +15,16 @@ from glassformer.generation.requests import Request as Asked
 from glassformer.serving.api.bodies import Sampled
 from glassformer.serving.api.chunks import Chunks, choice, text_of
 from glassformer.serving.api.errors import ApiError, json_response
-from glassformer.serving.api.generating import Wanted, cancel, collect, requests_of, submit, together, usage
+from glassformer.serving.api.generating import (
+    Wanted,
+    cancel,
+    check_count,
+    collect,
+    requests_of,
+    submit,
+    together,
+    usage,
+)
 from glassformer.serving.api.service import Served, Service
 from glassformer.serving.api.spelling import Telling
 from glassformer.serving.api.streaming import EventStream
@@ -42,7 +51,7 @@ class CompletionBody(Sampled):
 @dataclass(frozen=True)
 class Completing:
     """One request: what was asked, and the texts that are generated for it. Text number i belongs to prompt number
-    i // `each`."""
+    i // `each`; `prompts` are there to be echoed only."""
 
     body: CompletionBody
     served: Served
@@ -107,13 +116,14 @@ async def _begun(http: Request, service: Service, served: Served, body: Completi
         prompt_logprobs=bool(body.echo) and body.logprobs is not None,
     )
     given: list[Any] = [body.prompt] if isinstance(body.prompt, str) or _ids(body.prompt) else list(body.prompt)
+    check_count(service, len(given) * best_of)
     if sum(map(len, given)) > _LONG:
         ids = await service.work.do(http, lambda: _prompt_ids(served, given))
     else:
         ids = _prompt_ids(served, given)
-    decode = served.model.tokenizer.decode
-    prompts = [one if isinstance(one, str) else decode(one, skip_specials=False) for one in given]
     requests = requests_of(service, served, body, ids, wanted)
+    decode = served.model.tokenizer.decode
+    prompts = [one if isinstance(one, str) else decode(one, skip_specials=False) for one in given if body.echo]
     counted = bool(body.stream_options and body.stream_options.include_usage)
     chunks = Chunks("text_completion", "cmpl", served.name, counted)
     return Completing(body, served, prompts, requests, submit(service, served, requests), chunks, best_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -37,19 +38,24 @@ def add_embeddings(app: FastAPI, service: Service) -> None:
             message = f"'dimensions' must be {model.config.d_model} for this model, or left out."
             raise ApiError(400, message, param="dimensions", code="invalid_value")
         texts = [body.input] if isinstance(body.input, str) else body.input
-        vectors, tokens = await service.work.do(http, lambda: _vectors(model, texts))
+
+        def work(some: Sequence[str], first_line: int) -> list[tuple[Tensor, int]]:
+            return _vectors(model, some, first_line)
+
+        found = await service.work.parts(http, work, texts, service.limits.seconds)
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
-            for index, vector in enumerate(vectors)
+            for index, (vector, _) in enumerate(found)
         ]
+        tokens = sum(count for _, count in found)
         used = {"prompt_tokens": tokens, "total_tokens": tokens}
         return json_response({"object": "list", "data": data, "model": served.name, "usage": used})
 
 
-def _vectors(model: Model, texts: list[str]) -> tuple[Tensor, int]:
-    """The vectors, and how many tokens were read for them."""
-    vectors = model.embed(texts)
-    return vectors, sum(map(len, model.tokenizer.encode_all(texts, frame=True)))
+def _vectors(model: Model, texts: Sequence[str], first_line: int) -> list[tuple[Tensor, int]]:
+    """The vectors, and how many tokens were read for each."""
+    vectors = model.embed(texts, first_line=first_line)
+    return list(zip(vectors, map(len, model.tokenizer.encode_all(texts, frame=True)), strict=True))
 
 
 def _encoded(vector: Tensor, form: str | None) -> Any:

@@ -17,6 +17,9 @@ from glassformer.serving.batching import Closed, Full
 _LONGEST = 1000
 """Characters of a message: what a client sent may be in it, and that can be long."""
 
+_LONGEST_NAME = 100
+"""Characters of a name that nothing has: what it might have meant is looked for."""
+
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -76,6 +79,11 @@ def busy(seconds: float) -> ApiError:
     return ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": wait})
 
 
+def too_long(seconds: float) -> ApiError:
+    """An answer took more time than it may have."""
+    return ApiError(503, f"this took longer than {seconds:g} s.", code="timeout")
+
+
 def add_handlers(app: FastAPI) -> None:
     """Have what endpoints raise answered as errors. What is left is the guard's."""
 
@@ -126,5 +134,6 @@ def invalid_body(errors: Sequence[Mapping[str, Any]]) -> ApiError:
 
 def unknown_name(what: str, name: str, known: Sequence[str], *, param: str, code: str) -> ApiError:
     """There is nothing of this name here."""
+    name = name[:_LONGEST_NAME]
     message = f"no {what} is called '{name}' here.{did_you_mean(name, known)} There are: {', '.join(known)}."
     return ApiError(404, message, param=param, code=code)

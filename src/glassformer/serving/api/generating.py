@@ -51,11 +51,11 @@ def sampling(body: Sampled, prompt: int) -> Sampling:
 
 
 def _biases(body: Sampled) -> dict[int, float]:
-    try:
-        return {int(token): bias for token, bias in (body.logit_bias or {}).items()}
-    except ValueError:
+    biases = body.logit_bias or {}
+    if not all(token.isascii() and token.isdigit() and len(token) < 10 for token in biases):
         message = "'logit_bias' maps token ids, written as strings, to numbers."
-        raise ApiError(400, message, param="logit_bias", code="invalid_value") from None
+        raise ApiError(400, message, param="logit_bias", code="invalid_value")
+    return {int(token): bias for token, bias in biases.items()}
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ def requests_of(
     limits = service.limits
     positions = served.model.config.max_length
     longest = min(limits.prompt_tokens or positions, positions)
-    if len(prompts) * wanted.count > min(limits.texts, limits.streams + limits.queue):
-        most = min(limits.texts, limits.streams + limits.queue)
-        raise ApiError(400, f"a request may ask for {most} texts at most, prompts times 'n'.", param="n")
+    check_count(service, len(prompts) * wanted.count)
     if wanted.new_tokens > limits.new_tokens:
         message = f"'max_tokens' may be {limits.new_tokens} at most on this server."
         raise ApiError(400, message, param="max_tokens", code="invalid_value")
@@ -105,6 +103,13 @@ def requests_of(
         for number, ids in enumerate(prompts)
         for again in range(wanted.count)
     ]
+
+
+def check_count(service: Service, texts: int) -> None:
+    """A 400 for more texts than could ever have room."""
+    limits = service.limits
+    if texts > (most := min(limits.texts, limits.streams + limits.queue)):
+        raise ApiError(400, f"a request may ask for {most} texts at most, prompts times 'n'.", param="n")
 
 
 def submit(service: Service, served: Served, requests: Sequence[Request]) -> list[Stream]:

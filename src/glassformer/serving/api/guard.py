@@ -79,11 +79,12 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         hosts = self.rules.hosts
-        if hosts is not None and _host_name(headers.get("host", "")) not in hosts:
+        named = headers.getlist("host")
+        if hosts is not None and (len(named) != 1 or _host_name(named[0]) not in hosts):
             raise ApiError(403, f"this server answers to {', '.join(hosts)} only.", code="wrong_host")
         path = scope["path"]
         if self._expected is not None and path not in _OPEN and path not in self.rules.free:
-            given = headers.get("authorization", "").encode()
+            given = headers.get("authorization", "").encode("latin-1")  # the bytes as they came
             if not hmac.compare_digest(given, self._expected):
                 message = "give the server's key: the header 'Authorization: Bearer KEY'."
                 raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})

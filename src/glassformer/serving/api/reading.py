@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from pydantic import Field
 from glassformer.serving.api.bodies import Body
 from glassformer.serving.api.errors import json_response
 from glassformer.serving.api.service import Service
+from glassformer.tasks.classify import Label
 
 Texts = str | Annotated[list[str], Field(min_length=1, max_length=1000)]
 
@@ -47,7 +49,11 @@ def add_reading(app: FastAPI, service: Service) -> None:
         """The most probable label of each text, and the probabilities of all."""
         model = service.of(body.model).need("classify")
         texts = [body.text] if isinstance(body.text, str) else body.text
-        found = await service.work.do(http, lambda: model.classify(texts, truncate=body.truncate))
+
+        def work(some: Sequence[str], first_line: int) -> list[Label]:
+            return model.classify(some, truncate=body.truncate, first_line=first_line)
+
+        found = await service.work.parts(http, work, texts, service.limits.seconds)
         return _list(body.model, [asdict(one) for one in found])
 
     @app.post("/v1/answer", tags=["Glassformer"])

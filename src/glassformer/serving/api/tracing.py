@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import Field
 
 from glassformer.serving.api.bodies import Body
-from glassformer.serving.api.errors import ApiError
+from glassformer.serving.api.errors import too_long
 from glassformer.serving.api.service import Served, Service
 from glassformer.serving.api.streaming import EventStream, event
 from glassformer.serving.api.work import unless_gone
@@ -25,6 +25,16 @@ Text = Annotated[str, Field(max_length=20_000)]
 View = Literal["tokens", "attention", "positions", "lens", "patching", "truth", "walk"]
 
 
+class Options(Body):
+    """What views have of their own: `packed` patterns of "attention", the place of a "walk"."""
+
+    packed: bool | None = None
+    layer: int | None = None
+    head: int | None = None
+    site: Annotated[str, Field(max_length=200)] | None = None
+    place: int | None = None
+
+
 class TraceBody(Body):
     """`target` is what an encoder-decoder is to write, `patch_from` the text that "patching" takes states from,
     `options` are the view's own. With `stream`, events tell how far the work has come, and at last the document."""
@@ -34,7 +44,7 @@ class TraceBody(Body):
     text: Text
     target: Text | None = None
     patch_from: Text | None = None
-    options: dict[Literal["packed", "layer", "head", "site", "place"], bool | int | str | None] | None = None
+    options: Options | None = None
     stream: bool = False
 
 
@@ -71,11 +81,12 @@ class Tracing:
     def _made(self, progress: Callable[[float], None]) -> str:
         """The document as JSON; long ones take a while to write, so that is done here too."""
         body = self._body
-        options: dict[str, Any] = {str(name): value for name, value in (body.options or {}).items()}
+        options: dict[str, Any] = body.options.model_dump(exclude_unset=True) if body.options else {}
         if body.view == "truth":
             grounds = self._service.grounds
             own = grounds.risk if grounds.calibrated == self._served.name else None
             options |= {"documents": grounds.documents, "risk": own}
+            options |= {} if grounds.reader is None else {"reader": grounds.reader}
         try:
             document = make_view(
                 self._served.model,
@@ -90,7 +101,7 @@ class Tracing:
                 passes=self._served.passes,
             )
         except Stopped:
-            raise ApiError(503, f"this took longer than {self._service.limits.seconds:g} s.", code="timeout") from None
+            raise too_long(self._service.limits.seconds) from None
         return json.dumps(document, allow_nan=False, separators=(",", ":"))
 
     def _stopped(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -35,17 +36,18 @@ def add_translating(app: FastAPI, service: Service) -> None:
         model = served.need("translate")
         texts = [body.text] if isinstance(body.text, str) else body.text
 
-        def work() -> list[Generation]:
+        def work(some: Sequence[str], first_line: int) -> list[Generation]:
             return model.translate(
-                texts,
+                some,
                 beam=body.beam,
                 n_best=body.n_best,
                 length_penalty=body.length_penalty,
                 max_length=body.max_tokens,
                 long=body.long,
+                first_line=first_line,
             )
 
-        found = await service.work.do(http, work)
+        found = await service.work.parts(http, work, texts, service.limits.seconds)
         data = [{"index": index, **_told(one)} for index, one in enumerate(found)]
         return json_response({"object": "list", "data": data, "model": served.name})
 
