@@ -21,7 +21,7 @@ if [[ -n "${IMAGE_ENV:-}" ]]; then source "$IMAGE_ENV"; fi
 export NODES="$SLURM_JOB_NUM_NODES" GPUS_PER_NODE="${SLURM_GPUS_ON_NODE:-8}"
 export PROCESSES=$((NODES * GPUS_PER_NODE))
 export HEAD MASTER_PORT="${MASTER_PORT:-29500}"
-HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
 srun --kill-on-bad-exit=1 bash -c '
 torchrun --nnodes "$NODES" --nproc-per-node "$GPUS_PER_NODE" --rdzv-backend c10d --rdzv-id gpt3-small \
