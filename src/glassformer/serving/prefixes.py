@@ -15,6 +15,9 @@ Ids = npt.NDArray[np.int64]
 LEAST = 32
 """Fewer ids than this are read anew: that is as quick."""
 
+MOST_TEXTS = 1000
+"""More are not kept, however small: all of them are looked through for each request."""
+
 
 def as_ids(ids: Sequence[int]) -> Ids:
     """Ids, to be compared quickly."""
@@ -36,7 +39,8 @@ class _Kept:
 
 
 class Prefixes:
-    """States of one row each that have read a text, at most `most` bytes of them; those used least lately go first.
+    """States of one row each that have read a text, at most `most` bytes of them and `MOST_TEXTS`; those used least
+    lately go first.
 
     A state that cannot go back to where two texts part, as banded layers may not, serves whole texts only.
     """
@@ -65,7 +69,7 @@ class Prefixes:
         self._kept[self._number] = _Kept(new, read)
         self._number += 1
         self.nbytes += read.nbytes
-        while self.nbytes > self.most:
+        while self.nbytes > self.most or len(self._kept) > MOST_TEXTS:
             self._drop(next(iter(self._kept)))
 
     def find(self, ids: Ids) -> tuple[int, Callable[[], Any]]:

@@ -112,7 +112,8 @@ class Guard:
                         raise _too_large(most)
                     more = message.get("more_body", False)
         except TimeoutError:
-            raise ApiError(408, f"the body must come within {self.rules.body_seconds:g} s.") from None
+            late = f"the body must come within {self.rules.body_seconds:g} s."
+            raise ApiError(408, late, headers={"Connection": "close"}) from None
         return b"".join(parts)
 
 
