@@ -128,6 +128,9 @@ def _fits(group: list[Row], row: Row, chunk: int, at_once: int) -> bool:
     longest = group[0].left
     if (row.read > 0) != (group[0].read > 0):  # a state in which nothing has been read attends without looking back
         return False
+    together = [*group, row]  # all are padded to what the one with most left reads, wherever they stand
+    if max(one.read for one in together) + max(one.left for one in together) > max(len(one.ids) for one in together):
+        return False
     return 2 * row.left >= min(longest, _ALIKE) and (len(group) + 1) * min(longest, chunk) <= at_once
 
 
