@@ -14,6 +14,7 @@ import pytest
 from serving.api_server import Running, serving
 from tasks.small_writers import reader, writer
 
+from glassformer.errors import InputError
 from glassformer.models.config import Classification, Sentence
 from glassformer.serving.api import errors
 from glassformer.serving.api.limits import Limits
@@ -205,3 +206,18 @@ def test_long_work_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_long_list_of_ids_is_joined_beside_the_loop(running: Running, client: httpx.Client) -> None:
     word = running.service.models["writer"].tokenizer.decode([72])
     assert client.post("/detokenize", json={"tokens": [72] * 30_000}).json()["prompt"] == word * 30_000
+
+
+def test_limits_are_numbers() -> None:
+    for wrong in ({"seconds": float("nan")}, {"seconds": float("inf")}, {"streams": 0}, {"queue": -1}):
+        with pytest.raises(InputError, match=f"'{next(iter(wrong))}' must be a number from"):
+            Limits(**wrong)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_a_server_that_could_not_stop_is_not_started(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from glassformer.cli.serve import serve
+
+    monkeypatch.setattr("glassformer.cli.serve.load_to_run", None)  # nothing is loaded before
+    with pytest.raises(InputError, match="--finish must be"):
+        serve(model=("m",), port=0, finish=float(seconds))

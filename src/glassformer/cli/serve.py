@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ def serve(
     from glassformer.serving.threads import in_a_thread
 
     check_exposure(host, key, insecure)
+    if not 0 <= finish < math.inf:
+        raise InputError(f"--finish must be a number of seconds from 0, got {finish}.")
     checked = Limits(
         body_bytes=limits.max_body,
         prompt_tokens=limits.max_prompt,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from glassformer.errors import InputError
@@ -30,5 +31,6 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             least = 0 if field.name in ("prompt_tokens", "queue", "worker_queue") else 1
-            if (value := getattr(self, field.name)) < least:
-                raise InputError(f"'{field.name}' must be at least {least}, got {value}.")
+            value = getattr(self, field.name)
+            if not least <= value < math.inf:  # nor no number
+                raise InputError(f"'{field.name}' must be a number from {least}, got {value}.")
