@@ -82,7 +82,9 @@ def plain_table(figure: Any) -> list[list[str]]:
 
 
 def exported(page: Any, figure: Any, kind: str) -> bytes:
-    """The file that a picture is saved as; `kind` is PNG, SVG or JSON."""
+    """The file that a picture is saved as; `kind` is PNG, SVG or JSON. Chromium lets a page save ten files a second,
+    and drops others without a word."""
+    page.wait_for_timeout(150)
     with page.expect_download() as waiting:
         figure.locator(".bar-of-tools button", has_text=kind).click()
     return waiting.value.path().read_bytes()
