@@ -159,6 +159,20 @@ def test_embeddings(running: Running, client: httpx.Client) -> None:
     assert error(wrong, 400)["param"] == "dimensions"
 
 
+def test_embeddings_of_ids(client: httpx.Client) -> None:
+    texts = ["a man rides", "the dog"]
+    rows = [posted(client, "/tokenize", model="vectors", prompt=text)["tokens"] for text in texts]
+    plain = posted(client, "/v1/embeddings", model="vectors", input=texts)
+    for given, wanted in ((rows, plain["data"]), (rows[0], plain["data"][:1])):
+        found = posted(client, "/v1/embeddings", model="vectors", input=given)
+        for one, other in zip(found["data"], wanted, strict=True):
+            assert one["embedding"] == pytest.approx(other["embedding"], abs=1e-6)
+        assert found["usage"]["prompt_tokens"] == sum(map(len, rows[: len(wanted)]))
+    assert plain["usage"]["prompt_tokens"] == sum(map(len, rows))
+    for wrong in ([], [[]], [rows[0], "a"], [10**6], [-1], [True], [1.5], [rows[0] * 9]):
+        error(client.post("/v1/embeddings", json={"model": "vectors", "input": wrong}), 400)
+
+
 def test_our_own_endpoints(running: Running, client: httpx.Client) -> None:
     models = running.service.models
     found = posted(client, "/v1/translate", model="translator", text=["a man in"], beam=3, n_best=2)["data"][0]

@@ -46,6 +46,25 @@ def test_texts_too_long() -> None:
         reader(Sentence()).embed("dog " * 15)
 
 
+def test_ids_are_read_as_they_are() -> None:
+    model = reader(Sentence(max_length=6))
+    framed = [model.tokenizer.encode(text, frame=True) for text in ("a man rides", "dog")]
+    torch.testing.assert_close(model.embed(framed), model.embed(["a man rides", "dog"]))
+    torch.testing.assert_close(model.embed(torch.tensor(framed[0])), model.embed("a man rides"))
+    assert not torch.allclose(model.embed(framed[0][1:-1]), model.embed("a man rides"))  # no frame
+    long = framed[0] * 2
+    torch.testing.assert_close(model.embed(long, truncate=True), model.embed(long[:6]))
+    for wrong, message in (
+        ([long], "line 1 has 10 ids, the model reads at most 6"),
+        ([[3], [999]], "line 2 must have at least one id, all of them in"),
+        ([[3], []], "line 2 must have"),
+        ([[3], "dog"], "all of them lists of ids"),
+        ([[3], [1.5]], "text 2 is"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.embed(wrong)
+
+
 def test_what_cannot_be_embedded() -> None:
     with pytest.raises(InputError, match="line 2 is None"):
         reader(Sentence()).embed(["a", None])  # type: ignore[list-item]

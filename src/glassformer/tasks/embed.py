@@ -14,7 +14,7 @@ from glassformer.errors import InputError
 from glassformer.generation.decoding import evaluation
 from glassformer.models.config import Classification, MaskedLM, Sentence, Spans, Tagging
 from glassformer.models.heads import SentenceHead
-from glassformer.tasks.inputs import framed_ids
+from glassformer.tasks.inputs import Prompt, as_ids, framed_ids, is_one
 from glassformer.tasks.translate import batches
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def purpose(head: Any) -> str:
 
 def embed(
     model: Model,
-    texts: str | Sequence[str],
+    texts: Prompt | Sequence[Prompt],
     batch_tokens: int,
     truncate: bool,
     normalize: bool | None,
@@ -50,15 +50,16 @@ def embed(
         raise InputError(f"'embed' wants a model with a sentence head; this one is {model.purpose}.")
     if batch_tokens < 1:
         raise InputError(f"'batch_tokens' must be at least 1, got {batch_tokens}.")
-    lines = [texts] if isinstance(texts, str) else list(texts)
-    ids = _ids(model, lines, truncate, first_line)
+    one = is_one(texts)
+    every: list[Any] = [texts] if one else list(texts)
+    ids = read_ids(model, every, truncate, first_line)
     wanted = head.normalize if normalize is None else normalize
     pool = SentenceHead(replace(head, normalize=wanted))
     vectors = torch.empty(len(ids), model.config.d_model)
     with torch.inference_mode(), evaluation(model.network):
         for rows in batches([len(row) for row in ids], batch_tokens):
             vectors[rows] = _vectors(model, [ids[row] for row in rows], pool).float().cpu()
-    return vectors[0] if isinstance(texts, str) else vectors
+    return vectors[0] if one else vectors
 
 
 def _vectors(model: Model, ids: list[list[int]], pool: SentenceHead) -> Tensor:
@@ -69,10 +70,30 @@ def _vectors(model: Model, ids: list[list[int]], pool: SentenceHead) -> Tensor:
     return pool(model.network(padded, real=real).hidden, real)
 
 
-def _ids(model: Model, lines: list[str], truncate: bool, first_line: int) -> list[list[int]]:
-    """Each line's ids, framed, and no more than the model was tuned to read."""
-    for number, line in enumerate(lines, first_line):
-        if not isinstance(line, str):
-            raise InputError(f"a model embeds a string or a list of strings; line {number} is {line!r}.")
+def read_ids(model: Model, texts: Sequence[Prompt], truncate: bool = False, first_line: int = 1) -> list[list[int]]:
+    """What the model reads of each text, and no more than it was tuned to read: strings with their frame, or ids as
+    they are. `InputError`s as `Model.embed` raises them."""
     longest = model.config.head.max_length or model.config.max_length
-    return framed_ids(model.tokenizer, model.pipeline, lines, longest, truncate=truncate, first_line=first_line)
+    strings = [text for text in texts if isinstance(text, str)]
+    if len(strings) == len(texts):
+        return framed_ids(model.tokenizer, model.pipeline, strings, longest, truncate=truncate, first_line=first_line)
+    found = [
+        _checked(model, text, longest, truncate, line)
+        for line, text in enumerate(texts, first_line)
+        if not isinstance(text, str)
+    ]
+    if strings:
+        raise InputError("texts must be strings, or all of them lists of ids: make the strings ids first.")
+    return found
+
+
+def _checked(model: Model, text: Any, longest: int, truncate: bool, line: int) -> list[int]:
+    """Ids that the model can read; the first of them where `truncate` allows it."""
+    if not isinstance(text, Sequence | Tensor):
+        raise InputError(f"a model embeds strings, or lists of ids; line {line} is {text!r}.")
+    ids, vocabulary = as_ids(text, line), model.config.vocab_size
+    if not ids or not all(0 <= i < vocabulary for i in ids):
+        raise InputError(f"line {line} must have at least one id, all of them in [0, {vocabulary}), the vocabulary.")
+    if len(ids) > longest and not truncate:
+        raise InputError(f"line {line} has {len(ids)} ids, the model reads at most {longest}: leave some out.")
+    return ids[:longest]

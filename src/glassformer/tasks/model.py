@@ -249,14 +249,14 @@ class Model:
 
     def embed(
         self,
-        texts: str | Sequence[str],
+        texts: Prompt | Sequence[Prompt],
         *,
         batch_tokens: int = embedding.BATCH_TOKENS,
         truncate: bool = False,
         normalize: bool | None = None,
         first_line: int = 1,
     ) -> Tensor:
-        """One vector a text: fp32 [n, D] on the CPU, in order; [D] for a string.
+        """One vector a text: fp32 [n, D] on the CPU, in order; [D] for one text. Ids are read without a frame.
 
         `normalize` makes vectors of length 1, or leaves their length; by default, as the model was tuned. A text of
         more tokens than the model was tuned to read is an `InputError` that names its line, counting from `first_line`;

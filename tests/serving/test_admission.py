@@ -1,0 +1,98 @@
+"""Who may join: what a state takes is what its tensors take, and what is free is what the system says."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from generation.small_decoders import decoder
+
+from glassformer.errors import InputError
+from glassformer.generation.requests import Request
+from glassformer.models.config import Banded
+from glassformer.serving import admission
+from glassformer.serving.admission import Admission, free_bytes, memory_share
+
+POSITIONS = 600
+SHAPES = [(1, 64), (1, 600), (3, 128), (16, 600), (2, 64)]
+
+
+def network(kind: str) -> Any:
+    changes: dict[str, Any] = {"attention": Banded(width=100)} if kind == "banded" else {}
+    return decoder(kind == "rotary", max_length=POSITIONS, **changes)
+
+
+def request(length: int, new: int = 10) -> Request:
+    return Request((1,) * length, new)
+
+
+@pytest.mark.parametrize("kind", ["learned", "rotary", "banded"])
+def test_bytes_are_those_of_the_tensors(kind: str) -> None:
+    net = network(kind)
+    rule = Admission(net, 1)
+    for rows, positions in SHAPES:
+        assert rule.nbytes(rows, positions) == net.start(rows, positions).nbytes
+
+
+def test_bytes_of_half_the_numbers() -> None:
+    net = copy.deepcopy(network("learned")).bfloat16()
+    assert Admission(net, 1).nbytes(2, 128) == net.start(2, 128).nbytes == network("learned").start(1, 128).nbytes
+
+
+def test_positions_come_in_steps_and_end_with_the_model() -> None:
+    rule = Admission(network("learned"), 1)
+    found = [rule.positions(request(*each)) for each in ((1, 10), (60, 4), (60, 5), (500, 4000))]
+    assert found == [64, 64, 128, POSITIONS]
+
+
+def test_a_long_text_makes_all_rows_long() -> None:
+    net = network("learned")
+    short, long = request(20), request(500)
+    rule = Admission(net, Admission(net, 1).nbytes(4, 64))
+    assert rule.fits([short] * 3, short) and not rule.fits([short] * 4, short)
+    assert not rule.fits([short], long)  # two rows of 512, for which there is room for four of 64
+    wide = Admission(net, rule.nbytes(2, 512))
+    assert wide.fits([short], long) and wide.fits([long], short) and not wide.fits([short, short], long)
+
+
+def test_what_a_state_still_holds_counts() -> None:
+    net = network("learned")
+    short = request(20)
+    rule = Admission(net, Admission(net, 1).nbytes(4, 128))
+    assert rule.fits([short], short, rows=4, positions=128)
+    assert not rule.fits([short], short, rows=5, positions=128)
+    assert not rule.fits([short], short, rows=4, positions=192)
+    assert rule.fits([], short, rows=16, positions=512)  # alone it gets a state of its own
+
+
+def test_what_could_never_fit_is_refused() -> None:
+    net = network("learned")
+    rule = Admission(net, net.start(1, 128).nbytes)
+    rule.check(request(100, 28))
+    with pytest.raises(InputError, match=r"takes 0\.\d MB.*100 tokens of a prompt and 29 to follow.*--memory"):
+        rule.check(request(100, 29))
+
+
+def test_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:   3000 kB\n")
+    assert admission._available(meminfo) == 3000 * 1024
+    assert admission._available(tmp_path / "none") is None
+    assert admission._container(tmp_path) is None
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert admission._container(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert admission._container(tmp_path) == 300
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 250\n")
+    assert admission._container(tmp_path) == 550
+    for found, wanted in (((3000, 550), 550), ((3000, None), 3000), ((None, -5), 0)):
+        monkeypatch.setattr(admission, "_available", lambda path, given=found: given[0])
+        monkeypatch.setattr(admission, "_container", lambda path, given=found: given[1])
+        assert free_bytes() == wanted
+    monkeypatch.setattr(admission, "free_bytes", lambda device: 6000)
+    assert (memory_share(1), memory_share(2), memory_share(0)) == (2000, 1000, 2000)
+
+
+def test_this_machine_says_something() -> None:
+    assert 2**20 < free_bytes() < 2**50
