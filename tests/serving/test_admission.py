@@ -5,13 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation.small_decoders import decoder
+from generation.small_decoders import byte_level, decoder
 
 from glassformer.errors import InputError
+from glassformer.generation.engine import generate
 from glassformer.generation.requests import Request
+from glassformer.generation.sampling import Sampling
 from glassformer.models.config import Banded
 from glassformer.serving import admission
 from glassformer.serving.admission import Admission, free_bytes, memory_share
+from glassformer.serving.api.limits import Limits
+from glassformer.serving.batching import Batching
+from glassformer.tasks.model import Model
+from glassformer.text.pipeline import TextPipeline
 
 POSITIONS = 600
 SHAPES = [(1, 64), (1, 600), (3, 128), (16, 600), (2, 64)]
@@ -71,6 +77,72 @@ def test_what_could_never_fit_is_refused() -> None:
     rule.check(request(100, 28))
     with pytest.raises(InputError, match=r"takes 0\.\d MB.*100 tokens of a prompt and 29 to follow.*--memory"):
         rule.check(request(100, 29))
+
+
+# --- In a service -----------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """A logits function that notes how many texts run at once."""
+
+    def __init__(self) -> None:
+        self.most, self.batching = 0, None
+
+    def __call__(self, ids: Any, logits: Any) -> Any:
+        if self.batching is not None:
+            self.most = max(self.most, self.batching.figures.running)
+        return logits
+
+
+def model() -> Model:
+    return Model(network("learned"), byte_level(), TextPipeline(), "generate")
+
+
+@pytest.mark.parametrize(("rows", "positions", "most"), [(1, 512, 1), (2, 512, 2), (4, 64, 1)])
+def test_texts_wait_until_there_is_room(rows: int, positions: int, most: int) -> None:
+    """Long ones among short ones: all get what they get alone, in order, and no more run than fit."""
+    watch, own = Watch(), model()
+    sampling = Sampling(functions=(watch,))
+    lengths = [490, 10, 480, 470, 10] if positions == 512 else [40] * 5
+    memory = Admission(own.network, 1).nbytes(rows, positions) if positions == 512 else own.network.start(1, 64).nbytes
+    asked = [Request((3, 5) * (length // 2), 9, sampling, ignore_eos=True, seed=1) for length in lengths]
+    with_one = [generate(own.engine(rows=1), [one])[0].ids for one in asked]
+    watch.batching = Batching(own, streams=4, memory=memory, prefix_bytes=0)
+    try:
+        streams = [watch.batching.submit(one) for one in asked]
+        found = [tuple(token for event in stream.events() for token in event.ids) for stream in streams]
+    finally:
+        watch.batching.close(0)
+    assert found == with_one
+    assert 1 <= watch.most <= most
+
+
+def test_a_service_refuses_what_could_never_fit() -> None:
+    own = model()
+    batching = Batching(own, memory=own.network.start(1, 128).nbytes)
+    try:
+        with pytest.raises(InputError, match="--memory"):
+            batching.submit(request(100, 400))
+        assert batching.figures.waiting == batching.figures.running == 0
+        assert [event for event in batching.submit(request(100, 3)).events()]
+    finally:
+        batching.close(0)
+
+
+def test_the_server_says_so_with_a_400() -> None:
+    from serving.api_server import serving
+
+    with serving({"a": model(), "b": model()}, Limits(memory=4 * network("learned").start(1, 64).nbytes)) as one:
+        batching = one.service.all["b"].batching
+        assert batching is not None and batching._admission.most == 2 * network("learned").start(1, 64).nbytes
+        with one.client() as client:
+            asked = {"model": "a", "prompt": [7] * 20, "max_tokens": 5}
+            assert client.post("/v1/completions", json=asked).status_code == 200
+            wrong = client.post("/v1/completions", json={**asked, "max_tokens": 500})
+            assert wrong.status_code == 400 and "--memory" in wrong.json()["error"]["message"]
+
+
+# --- The machine ------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WIDTH = 26
 _UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-_BYTES = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
+BYTES = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def plan(
         raise InputError(f"--price must not be negative, got {price}.")
     asked = amount(batch_tokens, _UNITS, "--batch-tokens", "3.2M or 524288")
     total = amount(tokens, _UNITS, "--tokens", "300B")
-    room = None if memory is None else amount(memory, _BYTES, "--memory", "80GB")
+    room = None if memory is None else amount(memory, BYTES, "--memory", "80GB")
     config = config_of(model)
     wish = Wish(gpus, asked, length or config.max_length, total, precision, given, rows, checkpointing)
     found = planned(config, wish, machine_of(machine, room, interconnect))

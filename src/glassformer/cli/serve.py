@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from glassformer.cli.options import RunPrecisionOption
 from glassformer.cli.output import put, say
+from glassformer.cli.plan import BYTES, amount
 from glassformer.cli.running import load_to_run
 from glassformer.errors import InputError
 from glassformer.tasks.precision import Precision
@@ -31,6 +32,13 @@ class Limiting:
 
     streams: Annotated[int, Parameter(help="Texts that a model generates at once.")] = 16
     queue: Annotated[int, Parameter(help="More texts that wait; what comes after is answered with 429.")] = 64
+    memory: Annotated[
+        str,
+        Parameter(
+            help="For keys and values of texts that are generated, such as 4GB; texts that do not fit wait. 0 is a "
+            "third of what is free."
+        ),
+    ] = "0"
     max_body: Annotated[int, Parameter(help="Bytes of a request.")] = 2 * 2**20
     max_prompt: Annotated[int, Parameter(help="Tokens of a prompt; 0 is the model's positions.")] = 0
     max_tokens: Annotated[int, Parameter(help="Tokens that a request may ask for, for each text.")] = 4096
@@ -99,6 +107,7 @@ def serve(
         seconds=limits.max_seconds,
         streams=limits.streams,
         queue=limits.queue,
+        memory=_memory(limits.memory),
         workers=limits.workers,
     )
     listening = bind(host, port)
@@ -110,6 +119,11 @@ def serve(
     service = in_a_thread(load)
     ready = f"{', '.join(names)}: {address_of(listening, host)}"
     run(service, listening, host, key=key, finish=finish, ready=lambda: put(ready))
+
+
+def _memory(text: str) -> int:
+    """`"4GB"` → 4,000,000,000; 0 as it is."""
+    return 0 if text.strip() == "0" else int(amount(text, BYTES, "--memory", "4GB"))
 
 
 def model_names(given: Sequence[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from glassformer.generation.engine import Engine, Service
 from glassformer.generation.requests import Event, Request
+from glassformer.serving.admission import Admission, memory_share
 from glassformer.serving.counters import Counters, Figures
 from glassformer.serving.prefixes import LEAST, Prefixes, as_ids, common
 from glassformer.serving.streams import Answer, Stream, Told, wake
@@ -53,14 +54,25 @@ class Batching:
     """A model as a service: up to `streams` requests are answered at once, up to `queue` more wait.
 
     It owns an engine and the one thread that steps it. `prefix_bytes` bounds the keys and values of earlier texts that
-    are kept, so that a text which begins alike is read from there on only; 0 keeps none. What a request gets depends
-    neither on the others nor on what was kept.
+    are kept, so that a text which begins alike is read from there on only; 0 keeps none. `memory` bounds those of the
+    texts that are generated (None: a third of what is free): more of them wait. What a request gets depends neither on
+    the others nor on what was kept.
     """
 
-    def __init__(self, model: Model, *, streams: int = 16, queue: int = 64, prefix_bytes: int = PREFIX_BYTES) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        streams: int = 16,
+        queue: int = 64,
+        prefix_bytes: int = PREFIX_BYTES,
+        memory: int | None = None,
+    ) -> None:
         self.model, self.streams, self.queue, self.prefix_bytes = model, streams, queue, prefix_bytes
         self._prefixes = Prefixes(prefix_bytes)
         self._engine = self._make_engine()
+        most = memory_share(1, model.device) if memory is None else memory
+        self._admission = Admission(self._engine.network, most)
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._lock = threading.Lock()
         self._open = 0
@@ -81,6 +93,7 @@ class Batching:
         the service is stopping.
         """
         self._engine.check(request)
+        self._admission.check(request)
         with self._lock:
             if self._closing is not None or not self._thread.is_alive():
                 raise Closed
@@ -191,6 +204,9 @@ class Batching:
         passed: list[Answer] = []
         while self._waiting and len(self._running) < self.streams:
             answer = self._waiting.popleft()
+            if not self._has_room(answer):  # nor have those behind it, or a long text would never have its turn
+                passed.append(answer)
+                break
             try:
                 held, state = self._begun(answer)
                 if self._soon_read(answer, held):
@@ -201,6 +217,13 @@ class Batching:
                 self._end(answer, "error", error)
                 wake([answer])
         self._waiting.extendleft(reversed(passed))
+
+    def _has_room(self, answer: Answer) -> bool:
+        """Whether the keys and values of a text fit into memory beside the others'."""
+        state = self._engine.state
+        rows, positions = (0, 0) if state is None else (len(state.lengths), state.capacity)
+        running = [other.request for other in self._running.values()]
+        return self._admission.fits(running, answer.request, rows=rows, positions=positions)
 
     def _begun(self, answer: Answer) -> tuple[int, Callable[[], Any]]:
         """How much of a prompt has been read before, for one that ended or one that runs; what gives that state."""

@@ -16,6 +16,7 @@ from glassformer.models.config import Classification, MaskedLM, Sentence, Spans
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.families import TextToText
+from glassformer.serving.admission import memory_share
 from glassformer.serving.api.errors import ApiError, unknown_name
 from glassformer.serving.api.limits import Limits
 from glassformer.serving.api.spelling import Spelled
@@ -114,8 +115,14 @@ class Service:
     def _served(self, name: str, model: Model, now: int) -> Served:
         batching = None
         if isinstance(model.network, Decoder):
-            batching = Batching(model, streams=self.limits.streams, queue=self.limits.queue)
+            limits, memory = self.limits, self._memory(model)
+            batching = Batching(model, streams=limits.streams, queue=limits.queue, memory=memory)
         return Served(name, model, batching, now, Passes(model))
+
+    def _memory(self, model: Model) -> int:
+        """Bytes for the keys and values of one of the models that generate."""
+        among = sum(isinstance(each.network, Decoder) for each in self.models.values())
+        return self.limits.memory // among if self.limits.memory else memory_share(among, model.device)
 
     def of(self, name: str | None) -> Served:
         """The model of this name, the first one without a name. A 404 where there is none, a 503 when stopping."""
