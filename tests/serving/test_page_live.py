@@ -56,7 +56,7 @@ def test_views_are_asked_for_as_they_are_opened(browser: Any, model: Model) -> N
             assert found[len(heads[0]) - 1, key]["share"] == pytest.approx(mean, abs=1e-6)
         for view in (each for each in VIEWS if each not in ("tokens", "attention")):
             page.locator(f"#tab-{view}").click()
-            page.locator(f"#panel-{view} .link").wait_for()
+            page.locator(f"#panel-{view} > .note .link").wait_for()
         assert [body["view"] for body in served.bodies][2:] == [v for v in VIEWS if v not in ("tokens", "attention")]
         page.locator("#tab-lens").click()
         assert len(served.bodies) == len(VIEWS)  # what was drawn is kept

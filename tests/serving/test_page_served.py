@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -249,6 +251,8 @@ def test_a_key_is_asked_for_and_used(browser: Any) -> None:
             ask(page, "decoder", WRITER_TEXTS[0])
             page.locator('[data-name="attention-matrix"]').wait_for()
             assert page.locator("#problem").is_hidden()
+            page.locator("#panel-attention .call summary").click()
+            assert "Bearer $GLASSFORMER_API_KEY" in page.locator("#panel-attention .call pre").inner_text()
             assert "secret" not in page.content() and "secret" not in page.url
 
 
@@ -257,7 +261,7 @@ def test_a_key_is_asked_for_and_used(browser: Any) -> None:
 
 @pytest.mark.parametrize(("one", "two"), [("translator", "lstm"), ("lstm", "convs2s"), ("decoder", "bert")])
 def test_two_families_side_by_side(browser: Any, server: Running, one: str, two: str) -> None:
-    text = TEXTS[one][0] if "decoder" != one else "a man rides"
+    text = TEXTS[one][0] if one != "decoder" else "a man rides"
     both = [server.service.models[name] for name in (one, two)]
     with opened(browser, server.url + "/", width=390) as page:
         ask(page, one, text, other=two)
@@ -279,7 +283,81 @@ def test_two_families_side_by_side(browser: Any, server: Running, one: str, two:
                 )
 
 
-# --- Links and calls --------------------------------------------------------------------------------------------------
+# --- Links, calls and keys --------------------------------------------------------------------------------------------
+
+
+def test_a_link_leads_to_the_same(browser: Any, server: Running) -> None:
+    with opened(browser, server.url + "/") as page:
+        page.get_by_label("Model").select_option("translator")
+        page.get_by_label("Text", exact=True).fill(SOURCES[0])
+        page.get_by_label("target (of a translator)").fill("the dog runs")
+        page.get_by_role("button", name="Look inside").click()
+        page.locator('.grid-of-heads td[data-row="0"][data-column="2"]').click()
+        page.locator("#row").get_by_role("listbox", name="shaded").locator(".token").nth(1).click()
+        shown(page, "lens")
+        link, said = page.url, page.locator("#row .said").inner_text()
+        assert httpx.URL(link).query == b""  # what was written is not sent anywhere
+    with opened(browser, link) as page:
+        page.locator("#panel-lens td[aria-selected]").wait_for()
+        assert page.locator("#panel-lens td[aria-selected]").get_attribute("data-column") == "1"
+        page.locator("#row .said", has_text=said).wait_for()
+        assert page.get_by_label("target (of a translator)").input_value() == "the dog runs"
+        assert shown(page, "attention").locator(".enlarged h2").inner_text() == "Layer 0, head 1"
+        ask(page, "decoder", WRITER_TEXTS[0])  # another text is not looked at in the place of the one before
+        last = len(make_view(server.service.models["decoder"], "tokens", WRITER_TEXTS[0])["tokens"]) - 1
+        page.locator("#row .said", has_text=f"position {last}:").wait_for()
+        assert page.get_by_label("target (of a translator)").is_hidden()  # this model writes none
+
+
+def call_of(panel: Any) -> tuple[str, dict[str, Any]]:
+    """The command that asks for what a panel shows: its address, and what it sends."""
+    panel.locator(".call summary").click()
+    command = shlex.split(panel.locator(".call pre").inner_text().replace("\\\n", " "))
+    assert command[:2] == ["curl", "-s"]
+    return command[2], json.loads(command[command.index("-d") + 1])
+
+
+def test_the_call_for_what_is_shown(browser: Any, server: Running) -> None:
+    text, model = "a dog's \N{LATIN SMALL LETTER E WITH ACUTE}", server.service.models["decoder"]
+    with opened(browser, server.url + "/") as page:
+        ask(page, "decoder", text)
+        address, body = call_of(shown(page, "lens"))
+        assert address == f"{server.url}/v1/trace"
+        found = httpx.post(address, json=body, trust_env=False).json()
+        assert found == make_view(model, "lens", text, name="decoder")
+        walk = shown(page, "walk")
+        walk.locator("select").nth(2).select_option("1")
+        walk.locator("h2", has_text="head 1").wait_for()
+        options = call_of(walk)[1]["options"]
+        assert options["head"] == 1 and make_view(model, "walk", text, options=options)["walks"][0]["head"] == 1
+
+
+def test_what_is_chosen_is_scrolled_to(browser: Any, server: Running) -> None:
+    inside = """cell => {
+        const [own, box] = [cell.getBoundingClientRect(), cell.closest(".scroll").getBoundingClientRect()];
+        return own.left >= box.left && own.right <= box.right + 1 && own.bottom <= box.bottom + 1;
+    }"""
+    with opened(browser, server.url + "/", width=390) as page:
+        ask(page, "decoder", "a dog in blue runs on the road, while")
+        panel = shown(page, "lens")
+        chosen = panel.locator("td[aria-selected]")
+        assert panel.locator(".scroll").first.evaluate("box => box.scrollWidth > box.clientWidth")
+        page.wait_for_function(f"({inside})(document.querySelector('#panel-lens td[aria-selected]'))")
+        page.locator("#tab-attention").click()
+        page.locator("#row .token").first.click()
+        page.locator("#tab-lens").click()
+        assert chosen.get_attribute("data-column") == "0" and chosen.evaluate(inside)
+
+
+def test_a_server_that_is_gone(browser: Any) -> None:
+    with serving({"decoder": writer(), "bert": reader(MaskedLM())}) as running:
+        stack = ExitStack()
+        page = stack.enter_context(opened(browser, running.url + "/", refusals=True))
+        page.locator("#text-choice:focus").wait_for()
+    with stack:
+        ask(page, "decoder", WRITER_TEXTS[0])
+        panel = page.locator("#panel-attention", has_text="The server cannot be reached: is it still running?")
+        panel.get_by_role("button", name="Try again").wait_for()
 
 
 def test_the_keyboard_asks_and_steps(browser: Any, server: Running) -> None:

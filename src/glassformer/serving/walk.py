@@ -248,7 +248,7 @@ class _Walk:
 
 
 _JOINS = (
-    "Each head's sum is multiplied by its own columns of W^O; the results of all heads, and the bias where there is "
+    "Each head's sum is multiplied by its own columns of Wᴼ; the results of all heads, and the bias where there is "
     "one, are added up."
 )
 _OLDER = {

@@ -76,16 +76,27 @@ export function lines({ map }, rows, choose, settle) {
     chosen = query;
     source.mark(null, row);
     target.mark(query, null);
-    for (const line of drawn.children) line.classList.toggle("chosen", line.dataset.query === String(query));
+    for (const line of drawn.children) paintLine(line, line.dataset.query === String(query));
   }
   return { element, mark, svg: () => alone(map, rows, chosen, height) };
+}
+
+// The chosen lines can be seen whatever their share, as the chosen arcs; the others fade with it.
+function paintLine(line, chosen) {
+  const share = Number(line.dataset.share);
+  line.classList.toggle("chosen", chosen);
+  line.setAttribute("stroke", chosen ? "var(--focus)" : "var(--quiet)");
+  line.setAttribute("stroke-width", chosen ? 1 + 4 * share : 1);
+  line.setAttribute("stroke-opacity", chosen ? Math.max(share, 0.4) : share);
 }
 
 function links(rows, { left, right, top }) {
   return rows.flatMap((row, query) =>
     [...row.entries()].filter(([, share]) => share >= FAINT).map(([k, share]) => {
       const ends = { x1: left, y1: top + ROW * (k + 0.5), x2: right, y2: top + ROW * (query + 0.5) };
-      return makeSvg("line", { ...ends, "data-query": query, "stroke-opacity": share, stroke: "var(--quiet)" });
+      const line = makeSvg("line", { ...ends, "data-query": query, "data-share": share });
+      paintLine(line, false);
+      return line;
     }),
   );
 }
@@ -94,10 +105,7 @@ function alone(map, rows, chosen, height) {
   const write = (anchor, x) => (token, place) =>
     makeSvg("text", { x, y: ROW * (place + 0.5) + 5, fill: "var(--text)", "text-anchor": anchor }, shown(token));
   const drawn = links(rows, { left: 160, right: 320, top: 0 });
-  for (const line of drawn.filter((each) => each.dataset.query === String(chosen))) {
-    line.setAttribute("stroke", "var(--focus)");
-    line.setAttribute("stroke-width", 3);
-  }
+  for (const line of drawn.filter((each) => each.dataset.query === String(chosen))) paintLine(line, true);
   const words = [...map.keys.map(write("end", 150)), ...map.queries.map(write("start", 330))];
   const title = makeSvg("title", {}, "From the target, right, to the source, left");
   return makeSvg("svg", { viewBox: `0 0 480 ${height}`, "font-size": 13 }, title, ...drawn, ...words);

@@ -1,5 +1,6 @@
 // Where every head looks: all heads of all layers small, one of them large, token by token, as arcs and as a matrix.
 
+import { keep, kept } from "./address.js";
 import { arcs, lines } from "./arcs.js";
 import { clamp, make } from "./elements.js";
 import { headGrid, headName } from "./heads.js";
@@ -8,7 +9,7 @@ import { pickSink, shares, strongestSink } from "./shares.js";
 import { percent, quoted, shown, tokenList } from "./tokens.js";
 
 export function draw(view, panel, { selection, frame }) {
-  const first = view.maps.find((map) => map.cross) ?? view.maps[0];
+  const first = view.maps[mapKept()] ?? view.maps.find((map) => map.cross) ?? view.maps[0];
   const state = { map: first, layer: 0, head: null, query: 0, sink: null };
   const controls = make("form", { class: "controls" });
   const heads = make("div", { class: "all-heads" });
@@ -16,14 +17,17 @@ export function draw(view, panel, { selection, frame }) {
   let large = null;
 
   function chooseMap(map) {
-    Object.assign(state, { map, layer: map.patterns.length - 1, head: null, sink: null });
+    Object.assign(state, { map, layer: map.patterns.length - 1, head: null, sink: null, ...headKept(view, map) });
     state.query = clamp(selection.place(querySide(view, map)), map.queries.length - 1);
     controls.replaceChildren(...mapChoice(view.maps, map, chooseMap), ...sinkChoice(state, drawAll));
     drawAll();
   }
 
   function drawAll() {
-    const grid = headGrid(state, chooseHead);
+    const grid = headGrid(state, (layer, head) => {
+      keep({ head: [view.maps.indexOf(state.map), layer, head ?? "mean"].join(".") });
+      chooseHead(layer, head);
+    });
     heads.replaceChildren(frame({ name: "attention-heads", title: "All heads", ...grid }).element);
     chooseHead(state.layer, state.head);
   }
@@ -36,11 +40,24 @@ export function draw(view, panel, { selection, frame }) {
   selection.follow((side, place) => {
     if (side === querySide(view, state.map)) large.choose(clamp(place, state.map.queries.length - 1));
   });
-  panel.append(controls, heads, enlarged);
+  panel.append(controls, make("div", { class: "overview" }, heads, enlarged));
   const tagged = view.maps.some((map) => map.tags?.flat(2).length);
   if (tagged) panel.append(make("p", { class: "note" }, `Tags, for this text alone: ${view.tag_rule}.`));
   for (const map of view.maps) selection.count(querySide(view, map), map.queries.length);
   chooseMap(state.map);
+}
+
+// Of the head that the address keeps, "map.layer.head", the map.
+function mapKept() {
+  return kept().values.get("head")?.split(".")[0];
+}
+
+// The same of its layer and head, where this map has them.
+function headKept(view, map) {
+  const [own, ...place] = kept().values.get("head")?.split(".") ?? [];
+  const [layer, head] = place.map(Number);
+  if (view.maps[own] !== map || !map.patterns[layer]) return {};
+  return { layer, head: map.patterns[layer][head] ? head : null };
 }
 
 // Decoders that write a target are looked at by what they write.

@@ -8,6 +8,8 @@ import { shown } from "./tokens.js";
 const LEFT = 62; // of all pictures, in their own units
 const TOP = 14;
 const BOTTOM = 40;
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]; // from a number below an axis to the next
+const LEAST = 0.85; // of its own size: a picture that is wider than its place is not made smaller, but moved
 
 // A colour for every number. rows, columns: how many; value(row, column): from -1 to 1; axes: [down, across] in words
 export function colourGrid({ label, rows, columns, value, axes, choose, settle = () => {}, rowName, columnName }) {
@@ -120,7 +122,9 @@ export function tidy(value, digits) {
 function canvas(label, kind, width, height) {
   const size = { viewBox: `0 0 ${width} ${height}`, width, height, class: "chart", "font-size": 12 };
   const spoken = { tabindex: 0, role: "application", "aria-roledescription": kind, "aria-label": label };
-  return makeSvg("svg", { ...size, ...spoken });
+  const picture = makeSvg("svg", { ...size, ...spoken });
+  picture.style.minWidth = `${Math.round(LEAST * width)}px`;
+  return picture;
 }
 
 function text(x, y, words, anchor, fill = "var(--text)") {
@@ -132,19 +136,20 @@ function labels(picture, [down, across], size, rowName, columnName, rows, column
   picture.append(text(LEFT + size.width / 2, below + 34, across, "middle", "var(--quiet)"));
   const turned = { x: 14, y: TOP + size.height / 2, fill: "var(--quiet)", "text-anchor": "middle" };
   picture.append(makeSvg("text", { ...turned, transform: `rotate(-90 14 ${TOP + size.height / 2})` }, down));
-  for (const i of ticks(columns)) {
+  for (const i of ticks(columns, columnName)) {
     const x = LEFT + (rowName ? (size.width * (i + 0.5)) / columns : (size.width * i) / Math.max(1, columns - 1));
     picture.append(text(x, below + 16, columnName(i), "middle"));
   }
-  for (const i of rowName ? ticks(rows) : []) {
+  for (const i of rowName ? ticks(rows, rowName) : []) {
     picture.append(text(LEFT - 6, TOP + (size.height * (i + 0.5)) / rows + 4, cut(String(rowName(i)), 6), "end"));
   }
 }
 
-// Up to nine of `count` numbers, evenly.
-function ticks(count) {
-  const step = Math.max(1, Math.ceil(count / 8));
-  return [...Array(Math.ceil(count / step)).keys()].map((i) => i * step);
+// Up to nine of `count` columns or rows: where these are called by numbers, at round ones.
+function ticks(count, name) {
+  const every = [...Array(count).keys()];
+  const round = STEPS.map((step) => every.filter((i) => name(i) % step === 0)).find((found) => found.length <= 9);
+  return round?.length > 2 ? round : every.filter((i) => i % Math.ceil(count / 8) === 0);
 }
 
 function listen(picture, placeOf, take, at, settle, click = take) {
@@ -169,7 +174,7 @@ function listen(picture, placeOf, take, at, settle, click = take) {
 
 function alone(picture) {
   const copy = picture.cloneNode(true);
-  for (const name of ["tabindex", "role", "aria-roledescription"]) copy.removeAttribute(name);
+  for (const name of ["tabindex", "role", "aria-roledescription", "style"]) copy.removeAttribute(name);
   copy.querySelector(".pointer")?.remove();
   return copy;
 }

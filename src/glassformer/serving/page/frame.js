@@ -7,10 +7,12 @@ import { asJson } from "./unpack.js";
 // name: of the files; title: in words; picture: an element; svg(): the picture as an SVG element that stands alone
 // table(): { caption, columns, rows: [[head, …], …] }; data(): what is kept as JSON
 // heat: a heatTable in place of picture, svg and table
-export function frame({ name, title, picture, heat, svg = heat?.svg, table = heat?.numbers, data }) {
+// whose: what the names of files begin with
+export function frame({ name, title, picture, heat, svg = heat?.svg, table = heat?.numbers, data, whose = "" }) {
   const place = make("div", { class: "numbers-table scroll", hidden: true });
   const toggle = make("button", { type: "button", "aria-pressed": "false", click: () => turn(place.hidden) }, "Table");
   const drawn = picture ?? heat.element;
+  const file = whose + name;
 
   function turn(on) {
     toggle.setAttribute("aria-pressed", on);
@@ -22,10 +24,10 @@ export function frame({ name, title, picture, heat, svg = heat?.svg, table = hea
   const text = () => standalone(svg());
   const tools = [
     toggle,
-    button("PNG", `${title} as PNG`, async () => save(await asPng(text()), `${name}.png`)),
-    button("SVG", `${title} as SVG`, () => save(new Blob([text()], { type: "image/svg+xml" }), `${name}.svg`)),
+    button("PNG", `${title} as PNG`, async () => save(await asPng(text()), `${file}.png`)),
+    button("SVG", `${title} as SVG`, () => save(new Blob([text()], { type: "image/svg+xml" }), `${file}.svg`)),
     button("JSON", `${title}: its numbers as JSON`, () => {
-      save(new Blob([asJson(data())], { type: "application/json" }), `${name}.json`);
+      save(new Blob([asJson(data())], { type: "application/json" }), `${file}.json`);
     }),
   ];
   const label = `${title}: as table or file`;

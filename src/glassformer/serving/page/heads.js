@@ -1,7 +1,7 @@
 // All heads of all layers in one grid: a row for each layer, a column for the mean and one for each head.
 
 import { make, makeSvg } from "./elements.js";
-import { roving, thumbnail } from "./heatmap.js";
+import { revealing, roving, thumbnail } from "./heatmap.js";
 import { shares } from "./shares.js";
 
 const SIZE = 40; // pixels of a head in the exported picture
@@ -24,12 +24,15 @@ export function headGrid(state, choose) {
   const attributes = { role: "grid", class: "heat grid-of-heads", "aria-label": "Heads" };
   const table = make("table", attributes, top, make("tbody", {}, ...rows));
 
+  const show = revealing();
+
   function mark(row, column) {
     cells[at.row][at.column].tabIndex = -1;
     cells[at.row][at.column].removeAttribute("aria-selected");
     Object.assign(at, { row, column });
     cells[row][column].tabIndex = 0;
     cells[row][column].setAttribute("aria-selected", "true");
+    show(cells[row][column]);
   }
 
   roving(table, at, [cells.length, columns.length], () => {}, (row, column) => {

@@ -26,6 +26,31 @@ export function tint(value) {
   return `color-mix(in srgb, var(${value < 0 ? "--cold" : "--warm"}) ${share}%, var(--paper))`;
 }
 
+// Moves what scrolls around a cell, and nothing else, so that the cell can be seen. Heads that stay cover a part of it.
+export function reveal(cell) {
+  const box = cell.closest(".scroll");
+  if (!box?.clientWidth) return; // it is hidden
+  const [outer, inner] = [box.getBoundingClientRect(), cell.getBoundingClientRect()];
+  const left = outer.left + cell.parentElement.firstChild.offsetWidth;
+  const top = outer.top + cell.closest("table").tHead.offsetHeight;
+  const missing = (from, to, least, most) => (from < least ? from - least : Math.max(0, to - most));
+  const across = missing(inner.left, inner.right, left, outer.left + box.clientWidth);
+  const down = missing(inner.top, inner.bottom, top, outer.top + box.clientHeight);
+  if (across || down) box.scrollBy({ left: across, top: down, behavior: "instant" });
+}
+
+// The same before the next picture of the page, once, however often a cell was chosen until then.
+export function revealing() {
+  let next = null;
+  return (cell) => {
+    if (next === null) requestAnimationFrame(() => {
+      reveal(next);
+      next = null;
+    });
+    next = cell;
+  };
+}
+
 // A table of which one cell is chosen, by the pointer or the arrow keys.
 //   rows, columns: [{ text, title }]; corner: what the rows are;
 //   cell(row, column): { text, value, says, number }: what stands in it, its colour from -1 to 1, the same in words,
@@ -41,6 +66,7 @@ export function heatTable({ caption, corner, rows, columns, cell, choose, settle
   );
   table.append(make("tbody", {}, ...lines));
   const at = { row: 0, column: 0 };
+  const show = revealing();
 
   function mark(row, column) {
     const before = cells[at.row][at.column];
@@ -49,6 +75,7 @@ export function heatTable({ caption, corner, rows, columns, cell, choose, settle
     Object.assign(at, { row, column });
     cells[row][column].tabIndex = 0;
     cells[row][column].setAttribute("aria-selected", "true");
+    show(cells[row][column]);
   }
 
   function take(row, column) {

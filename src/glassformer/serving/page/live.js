@@ -1,11 +1,18 @@
 // The page as a server gives it out: a form for a model and a text, and documents that are asked for when needed.
 
+import { PLACES, keep, kept } from "./address.js";
+import { curl } from "./calls.js";
 import { make } from "./elements.js";
 import { VIEWS } from "./panels.js";
 import { report, show } from "./shell.js";
-import { ask, models } from "./server.js";
+import { ask, bodyOf, models } from "./server.js";
+
+const INTRODUCTION = "Write a text and press Enter: the page shows what happens in the model while it reads it.";
+const WRITERS = ["encoder-decoder", "recurrent network", "convolutions"]; // families that write a target
 
 export async function begin(page) {
+  const about = document.getElementById("model");
+  about.textContent = "Asking the server which models it has …";
   let known;
   try {
     known = await models(key);
@@ -13,7 +20,10 @@ export async function begin(page) {
     if (!error.forPeople) throw error;
     report(`The server did not say which models it has: ${error.message}`);
     if (error.status === 401) keyForm(page);
+    else fillForm([make("button", { type: "submit" }, "Try again")], () => begin(page));
     return;
+  } finally {
+    about.textContent = "";
   }
   report(null);
   form(page, known);
@@ -32,6 +42,7 @@ function keyForm(page) {
     secret = input.value;
     begin(page);
   });
+  input.focus();
 }
 
 function fillForm(children, submit) {
@@ -47,43 +58,68 @@ function fillForm(children, submit) {
 }
 
 function form(page, known) {
-  const options = () => known.map((model) => make("option", { value: model.id }, model.id));
-  const model = make("select", { id: "model-choice" }, ...options());
-  const other = make("select", { id: "compare-choice" }, make("option", { value: "" }, "nothing"), ...options());
+  const { values } = kept();
+  const options = (chosen) => known.map(({ id }) => make("option", { value: id, selected: id === chosen }, id));
+  const model = make("select", { id: "model-choice" }, ...options(values.get("model")));
+  const nothing = make("option", { value: "" }, "nothing");
+  const other = make("select", { id: "compare-choice" }, nothing, ...options(values.get("compare")));
   const text = make("textarea", { id: "text-choice", rows: 2, required: true, placeholder: "A text to look at" });
   const target = make("input", { id: "target-choice", placeholder: "its own" });
   const from = make("input", { id: "patch-choice", placeholder: "a text of as many tokens" });
-  const submit = () => {
-    look(page, { text: text.value, target: target.value, from: from.value }, [model.value, other.value]);
+  const writes = make("label", {}, "target (of a translator) ", target);
+  const chosen = () => [...new Set([model.value, other.value])].map((id) => known.find((each) => each.id === id));
+  const named = () => chosen().filter(Boolean);
+  const changed = () => {
+    writes.hidden = !named().some(takesTarget);
   };
+  const submit = () => look(page, { text: text.value, target: target.value, patch_from: from.value }, named());
   text.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey) return;
     event.preventDefault();
     submit();
   });
+  model.addEventListener("change", changed);
+  other.addEventListener("change", changed);
   const compare = known.length > 1 ? make("label", {}, "compare with ", other) : null;
-  const more = [
-    make("label", {}, "target (of a translator) ", target),
-    make("label", {}, "patch from ", from),
-  ];
-  const first = make("div", { class: "controls" }, make("label", {}, "Model ", model), ...(compare ? [compare] : []));
+  const first = make("div", { class: "controls" }, make("label", {}, "Model ", model), compare);
   const button = make("button", { type: "submit" }, "Look inside");
-  const last = make("div", { class: "controls" }, ...more, button);
+  const last = make("div", { class: "controls" }, writes, make("label", {}, "patch from ", from), button);
   fillForm([first, make("label", { class: "wide" }, "Text ", text), last], submit);
+  for (const [input, name] of [[text, "text"], [target, "target"], [from, "patch_from"]]) {
+    input.value = values.get(name) ?? "";
+  }
+  changed();
+  if (text.value) return submit(); // somebody was sent a link
+  document.getElementById("model").textContent = INTRODUCTION;
   text.focus();
 }
 
-function look(page, { text, target, from }, names) {
-  if (!text) return;
+// What is not known of a model is not held against it.
+function takesTarget(model) {
+  return !model.family || WRITERS.includes(model.family);
+}
+
+function look(page, fields, chosen) {
+  if (!fields.text) return;
   page.shown?.stop();
-  const chosen = [...new Set(names.filter(Boolean))];
-  const fields = { text, ...(target ? { target } : {}), ...(from ? { patch_from: from } : {}) };
-  const asked = chosen.map((name) => ({
-    name,
-    about: name,
+  const link = { model: chosen[0].id, compare: chosen[1]?.id ?? null, ...fields };
+  const { values } = kept();
+  const places = Object.values(PLACES).map((name) => [name, null]);
+  keep({ ...(fields.text === values.get("text") ? {} : Object.fromEntries(places)), ...link });
+  const models = chosen.map((model) => asked(model, fields));
+  page.shown = show({ title: fields.text, views: Object.keys(VIEWS), models, first: "attention" });
+}
+
+// A model as `show` has it, which is asked for its documents of a text.
+function asked(model, fields) {
+  const given = Object.entries(fields).filter(([name, value]) => value && (name !== "target" || takesTarget(model)));
+  const body = (view) => ({ model: model.id, view, ...Object.fromEntries(given) });
+  return {
+    name: model.id,
+    about: [model.id, model.family, model.shape].filter(Boolean).join(" · "),
     live: true,
     has: () => true,
-    ask: (view, options, work) => ask({ model: name, view, ...fields }, options, key, work),
-  }));
-  page.shown = show({ title: text, views: Object.keys(VIEWS), models: asked, first: "attention" });
+    ask: (view, options, work) => ask(bodyOf(body(view), options), key, work),
+    command: (view, options) => curl(bodyOf(body(view), options, false), key() !== null),
+  };
 }

@@ -31,6 +31,7 @@ function inlined(documents) {
   return show({ title: documents[0].text, views, models });
 }
 
+window.addEventListener("hashchange", () => location.reload()); // somebody opened another link in this tab
 themes(document.getElementById("theme"));
 const documents = [...document.querySelectorAll("script.document")].map((element) => JSON.parse(element.textContent));
 const keys = { shown: documents.length ? inlined(documents) : null };

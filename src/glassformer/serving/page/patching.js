@@ -6,6 +6,8 @@ import { quoted, rowName, shown } from "./tokens.js";
 
 const PARTS = { residual: "residual stream", attention: "attention's output", mlp: "feed-forward's output" };
 
+const COLOURS = "Blue: towards the other text's answer; orange: away from it.";
+
 export function draw(view, panel, { selection, frame }) {
   const parts = [{ part: "residual", sites: view.sites, effects: view.effects }, ...(view.parts ?? [])];
   const said = make("p", { class: "said", "aria-live": "polite" });
@@ -25,6 +27,7 @@ export function draw(view, panel, { selection, frame }) {
     ...[make("dt", {}, "measured"), make("dd", {}, measure(view))],
   ];
   panel.append(make("dl", {}, ...texts), partChoice(parts, choosePart), said, place);
+  panel.append(make("p", { class: "note" }, COLOURS));
   selection.count("text", view.tokens.length);
   selection.follow((side, at) => side === "text" && table.take(table.at.row, clamp(at, view.tokens.length - 1)));
   choosePart(parts[0]);

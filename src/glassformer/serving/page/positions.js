@@ -19,6 +19,8 @@ function partOf(part, selection, frame) {
   return section;
 }
 
+const COLOURS = "Blue: above 0; orange: below it; the stronger, the further from it.";
+
 const TITLES = {
   sinusoidal: "Sines and cosines",
   learned: "Learned vectors",
@@ -82,7 +84,7 @@ function table(part, name, relative, selection, frame) {
   const picture = make("div", { class: "scroll chart-box" }, grid.element);
   const title = `${TITLES[part.kind]}, ${sizes(part, relative)}`;
   const made = frame({ name, title, picture, svg: grid.svg, table: numbers, data: () => part });
-  return [made.element, said];
+  return [made.element, said, make("p", { class: "note" }, COLOURS)];
 }
 
 function tokenAt(part, r, relative) {

@@ -3,7 +3,8 @@
 
 import { clamp } from "./elements.js";
 
-export function makeSelection() {
+// `first`: the places to begin with, or null for the last token of a side.
+export function makeSelection(first = { text: null, target: null }) {
   const places = { text: 0, target: 0 };
   const counts = { text: 0, target: 0 };
   const followers = [];
@@ -18,9 +19,9 @@ export function makeSelection() {
     place: (side) => places[side],
     choose,
     follow: (listener) => followers.push(listener),
-    // How many tokens a side has: the first time it is said, the last of them is chosen.
+    // How many tokens a side has: the first time it is said, the place to begin with is chosen.
     count(side, count) {
-      if (counts[side] === 0) places[side] = count - 1;
+      if (counts[side] === 0) places[side] = clamp(first[side] ?? count - 1, count - 1);
       counts[side] = Math.max(counts[side], count);
     },
     step(by) {

@@ -13,10 +13,15 @@ export async function models(key) {
   return (await answer.json()).data;
 }
 
-// The document that `fields` (model, view, text, …) ask for. onProgress(share) is told how much is done.
-export async function ask(fields, options, key, { onProgress, signal }) {
-  const own = { ...(fields.view === "attention" ? { packed: true } : {}), ...options };
-  const body = { ...fields, stream: true, ...(Object.keys(own).length ? { options: own } : {}) };
+// What is sent for `fields` (model, view, text, …) and the view's options, which may be null. The page has word of how
+// far the work is, and patterns packed; people have neither.
+export function bodyOf(fields, options, page = true) {
+  const own = { ...(page && fields.view === "attention" ? { packed: true } : {}), ...options };
+  return { ...fields, ...(page ? { stream: true } : {}), ...(Object.keys(own).length ? { options: own } : {}) };
+}
+
+// The document that a body asks for. onProgress(share) is told how much is done.
+export async function ask(body, key, { onProgress, signal }) {
   const request = { method: "POST", headers: headers(key), body: JSON.stringify(body), signal };
   const answer = await reach("v1/trace", request);
   for await (const event of events(answer.body)) {

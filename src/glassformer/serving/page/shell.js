@@ -2,8 +2,11 @@
 // is drawn, or two models' side by side. Where documents come from (the page itself, a server) is the `models`' matter:
 //   models: [{ name, about, ask(view, options, { onProgress, signal }) → a promise of the document }]
 
+import { PLACES, keep, kept, number } from "./address.js";
+import { callOf } from "./calls.js";
 import { make, stepOf, clamp } from "./elements.js";
 import { frame } from "./frame.js";
+import { reveal } from "./heatmap.js";
 import { makeSelection } from "./selection.js";
 import { asJson, unpacked } from "./unpack.js";
 import { draw as drawTokens } from "./textrow.js";
@@ -21,7 +24,8 @@ export function report(message) {
 
 // Shows a text: `views` are the names of the tabs, `models` as above. Returns { open, step, stop, tabs }.
 export function show({ title, views, models, first = null }) {
-  const selection = makeSelection();
+  const selection = makeSelection({ text: number(PLACES.text), target: number(PLACES.target) });
+  selection.follow((side, place) => keep({ [PLACES[side]]: place }));
   const work = new AbortController();
   const tabs = views.map((view) => tabOf(view, () => open(view)));
   const panels = views.map(panelOf);
@@ -34,7 +38,8 @@ export function show({ title, views, models, first = null }) {
       tab.tabIndex = i === chosen ? 0 : -1;
       panels[i].hidden = i !== chosen;
     });
-    history.replaceState(null, "", `#${view}`);
+    keep({ view });
+    panels[chosen].querySelectorAll("td[aria-selected]").forEach(reveal); // they were chosen while nothing was seen
     if (panels[chosen].dataset.drawn) return;
     panels[chosen].dataset.drawn = "yes";
     fill(panels[chosen], view, VIEWS[view]?.draw, { models, selection, work, before: row });
@@ -55,7 +60,7 @@ export function show({ title, views, models, first = null }) {
   const hasRow = models.some((model) => model.has("tokens"));
   const filled = () => fill(place, "tokens", drawTokens, { models, selection, work });
   const row = hasRow ? new Promise((done) => filled().finally(() => done(painted()))) : null;
-  const asked = [location.hash.slice(1), first].find((view) => views.includes(view));
+  const asked = [kept().view, first].find((view) => views.includes(view));
   if (views.length) open(asked ?? views[0]);
   return { open, step: selection.step, stop: () => work.abort(), views };
 }
@@ -88,11 +93,12 @@ function fill(panel, view, draw, { models, ...rest }) {
   const having = models.filter((model) => model.has(view));
   if (models.length === 1) return begin(panel, view, draw, having[0], rest);
   const places = having.map((model) => make("section", { "aria-label": model.name }));
-  const sides = having.map((model, i) => {
+  const columns = having.map((model, i) => {
     return make("div", { class: "side" }, make("h2", { class: "whose" }, model.name), places[i]);
   });
-  panel.append(make("div", { class: "pair" }, ...sides));
-  return Promise.all(having.map((model, i) => begin(places[i], view, draw, model, rest)));
+  panel.append(make("div", { class: "pair" }, ...columns));
+  const sides = { ...rest, pair: true };
+  return Promise.all(having.map((model, i) => begin(places[i], view, draw, model, sides)));
 }
 
 // When what was drawn can be seen. Windows in the background paint nothing.
@@ -105,12 +111,12 @@ function pause(milliseconds) {
 }
 
 // `before`: a promise that drawing waits for, though not long: a large view keeps the browser from painting others.
-async function begin(place, view, draw, model, { selection, work, before = null }) {
+async function begin(place, view, draw, model, { selection, work, before = null, pair = false }) {
   const own = new AbortController();
   const signal = AbortSignal.any([own.signal, work.signal]);
   const bar = make("progress", { max: 1, "aria-label": `${VIEWS[view]?.title ?? view}: how much is done` });
   const stop = make("button", { type: "button", class: "stop", click: () => own.abort() }, "Stop");
-  const again = () => begin(place, view, draw, model, { selection, work });
+  const again = () => begin(place, view, draw, model, { selection, work, pair });
   const onProgress = (share) => {
     bar.value = share;
   };
@@ -120,7 +126,7 @@ async function begin(place, view, draw, model, { selection, work, before = null 
     if (model.live && before) await Promise.race([before, pause(PATIENCE)]);
     if (work.signal.aborted) return;
     place.replaceChildren();
-    drawInto(place, found, draw, { selection, model, signal: work.signal });
+    drawInto(place, found, draw, { selection, model, pair, signal: work.signal });
   } catch (error) {
     if (work.signal.aborted) return;
     if (!own.signal.aborted && !error.forPeople) throw error;
@@ -130,21 +136,32 @@ async function begin(place, view, draw, model, { selection, work, before = null 
   }
 }
 
-function drawInto(place, view, draw, { selection, model, signal }) {
+function drawInto(place, view, draw, { selection, model, pair, signal }) {
   if (view.version !== VERSION || !draw) {
     const came = `this is “${view.view}”, version ${view.version}`;
     place.append(make("p", {}, `This page draws version ${VERSION} of its documents; ${came}.`));
   } else if (view.missing) {
     place.append(make("p", { class: "missing" }, `Not for this model: ${view.missing}`));
   } else {
-    const ask = (options) => model.ask(view.view, options, { onProgress: () => {}, signal }).then(unpacked);
-    const framed = (given) => frame({ data: () => view, ...given });
+    let asked = null; // the options of what is shown
+    const call = model.live ? callOf(() => model.command(view.view, asked)) : null;
+    const ask = async (options) => {
+      const found = unpacked(await model.ask(view.view, options, { onProgress: () => {}, signal }));
+      asked = options;
+      call.refresh();
+      return found;
+    };
+    // Files of two models must not have the same name.
+    const whose = pair ? `${model.name.replace(/[^\w.-]+/g, "-")}-` : "";
+    const framed = (given) => frame({ data: () => view, ...given, whose });
     draw(view, place, { selection, frame: framed, load: model.live ? ask : null });
-    if (view.view !== "tokens") place.append(make("p", { class: "note" }, saved(view)));
+    if (view.view === "tokens") return;
+    place.append(make("p", { class: "note" }, saved(view, whose)));
+    if (call) place.append(call.element);
   }
 }
 
-function saved(view) {
-  const keep = () => save(new Blob([asJson(view)], { type: "application/json" }), `${view.view}.json`);
-  return make("button", { type: "button", class: "link", click: keep }, "All numbers of this view as JSON");
+function saved(view, whose) {
+  const click = () => save(new Blob([asJson(view)], { type: "application/json" }), `${whose}${view.view}.json`);
+  return make("button", { type: "button", class: "link", click }, "All numbers of this view as JSON");
 }

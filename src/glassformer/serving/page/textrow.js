@@ -25,7 +25,7 @@ export function draw(view, panel, { selection, frame }) {
 
   selection.count(side, tokens.length);
   selection.follow((chosen, place) => chosen === side && mark(clamp(place, tokens.length - 1)));
-  const title = view.source ? "Target, shaded by surprisal" : "Text, shaded by surprisal";
+  const title = view.source ? "Target, shaded by surprisal, with probabilities" : "Text, shaded by surprisal, with probabilities";
   const shapes = { picture: list.element, svg: () => picture(view, shares), table: () => table(view) };
   const framed = frame({ name: "tokens", title, ...shapes });
   if (view.source) panel.append(source(view, selection));

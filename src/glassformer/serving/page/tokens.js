@@ -16,9 +16,10 @@ export function quoted(token) {
   return `“${shown(token)}”`;
 }
 
-// "27 %"; small shares keep a digit more.
+// "27 %"; small shares keep a digit more, and what is not nothing is not written as nothing.
 export function percent(share) {
   const value = 100 * share;
+  if (value > 0 && value < 0.05) return "<0.1 %";
   return `${value !== 0 && Math.abs(value) < 10 ? value.toFixed(1) : value.toFixed(0)} %`;
 }
 

@@ -44,17 +44,13 @@ function levelOf(view, token) {
   return view.levels.findIndex((level) => token.probability >= level.least);
 }
 
-function share(probability) {
-  return probability < 0.0005 ? "under 0.1 %" : percent(probability);
-}
-
 function leastSure(view) {
   return view.tokens.reduce((least, token, i) => (token.probability < view.tokens[least].probability ? i : least), 0);
 }
 
 function tokenInWords(view, i) {
   const token = view.tokens[i];
-  const sure = `${share(token.probability)} (${view.levels[levelOf(view, token)].name})`;
+  const sure = `${percent(token.probability)} (${view.levels[levelOf(view, token)].name})`;
   return `${quoted(token.text)}: probability ${sure}, entropy ${token.entropy.toFixed(2)} nats.`;
 }
 
