@@ -125,6 +125,27 @@ def test_a_chat_is_what_chat_gives(running: Running, client: httpx.Client) -> No
         assert all(len(each["top_logprobs"]) == 2 for each in choice["logprobs"]["content"])
 
 
+def test_an_answer_is_sent_back_as_it_came(client: httpx.Client) -> None:
+    asked = {"model": "writer", "messages": [{"role": "user", "content": "a"}], "max_tokens": 3, "temperature": 0}
+    said = posted(client, "/v1/chat/completions", **asked)["choices"][0]["message"]
+    more = {**said, "annotations": [], "tool_calls": None, "audio": None, "function_call": None}
+    found = [
+        posted(client, "/v1/chat/completions", **{**asked, "messages": [*asked["messages"], one, *asked["messages"]]})
+        for one in (said, more, {"role": "assistant", "content": said["content"]})
+    ]
+    assert len({each["choices"][0]["message"]["content"] for each in found}) == 1
+    for wrong in ({"refusal": "no"}, {"tool_calls": [{"id": "a"}]}, {"name": "bob"}):
+        body = {**asked, "messages": [{"role": "assistant", "content": "a", **wrong}]}
+        assert error(client.post("/v1/chat/completions", json=body), 400)["param"] in wrong
+
+
+def test_a_format_and_its_schema_belong_together(client: httpx.Client) -> None:
+    asked = {"model": "writer", "messages": [{"role": "user", "content": "a"}], "max_tokens": 3}
+    for wrong in ({"type": "json_schema"}, {"type": "text", "json_schema": {"name": "a", "schema": {}}}):
+        told = error(client.post("/v1/chat/completions", json={**asked, "response_format": wrong}), 400)
+        assert told["param"] == "response_format"
+
+
 def test_a_response_format_is_followed(client: httpx.Client) -> None:
     pytest.importorskip("llguidance", reason="JSON schemas need llguidance (the extra 'schema')")
     schema = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -37,14 +38,22 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Parameters of OpenAI that are not supported, with the values that ask for nothing."""
 
+IN_MESSAGES: dict[str, tuple[Any, ...]] = dict.fromkeys(
+    ("refusal", "annotations", "audio", "function_call", "tool_calls"), _NOTHING
+)
+"""What answers may have beside their text: clients send them back with the next question."""
+
 HINTS = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"})
 """Parameters of OpenAI that say who asks, or for what: no answer depends on them."""
 
 
 class Body(BaseModel):
-    """An object with known keys only, and values of the right type only."""
+    """An object with known keys only, and values of the right type only. Of keys in `neutral` the values that ask for
+    nothing pass, and all of those in `hints`."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    hints: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -59,10 +68,10 @@ class Body(BaseModel):
         known = [field.alias or name for name, field in cls.model_fields.items()]
         if name in known:
             return False
-        if name in HINTS and "stream" in known:
+        if name in cls.hints:
             return True
-        if name in NEUTRAL and "stream" in known:
-            if any(value is each or (value == each and type(value) is type(each)) for each in NEUTRAL[name]):
+        if name in cls.neutral:
+            if any(value is each or (value == each and type(value) is type(each)) for each in cls.neutral[name]):
                 return True
             text = f"'{name}' is not supported here; leave it out."
             raise PydanticCustomError("unsupported", "{text}", {"text": text, "param": name})
@@ -103,6 +112,8 @@ Stop = Annotated[
 class Sampled(Body):
     """What completions and chats have in common. OpenAI's parameters first, then what other servers have as well."""
 
+    neutral = NEUTRAL
+    hints = HINTS
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] | None = 1.0

@@ -13,7 +13,7 @@ from pydantic import Field
 from glassformer.generation.constraints import JsonSchema
 from glassformer.generation.requests import Event, Result
 from glassformer.generation.requests import Request as Asked
-from glassformer.serving.api.bodies import Body, Sampled
+from glassformer.serving.api.bodies import IN_MESSAGES, Body, Sampled
 from glassformer.serving.api.chunks import Chunks, choice, text_of
 from glassformer.serving.api.errors import ApiError, json_response
 from glassformer.serving.api.generating import Wanted, cancel, collect, requests_of, submit, together, usage
@@ -36,6 +36,7 @@ class TextPart(Body):
 class Message(Body):
     """What somebody said."""
 
+    neutral = IN_MESSAGES
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
 
@@ -63,12 +64,12 @@ class ResponseFormat(Body):
 
     def schema_of(self) -> dict[str, Any] | None:
         """What the answer has to follow."""
-        if self.type != "json_schema":
-            return {"type": "object"} if self.type == "json_object" else None
-        if self.json_schema is None:
-            param = "response_format"
-            raise ApiError(400, "'response_format' of this type needs its 'json_schema'.", param=param)
-        return self.json_schema.schema_
+        if (self.json_schema is None) == (self.type == "json_schema"):
+            message = "'json_schema' goes with a 'response_format' of that type, which needs it."
+            raise ApiError(400, message, param="response_format")
+        if self.json_schema is not None:
+            return self.json_schema.schema_
+        return {"type": "object"} if self.type == "json_object" else None
 
 
 class ChatBody(Sampled):
