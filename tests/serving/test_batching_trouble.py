@@ -24,6 +24,7 @@ from serving.test_batching import (
     service,
     whole,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from glassformer.generation.constraints import JsonSchema
 from glassformer.generation.requests import Request
@@ -276,3 +277,28 @@ def test_thousands_of_requests_leave_nothing_behind() -> None:
             tracemalloc.stop()
         assert sum(batching.figures.outcomes.values()) == 2550
     assert after - before < 20 * 2000  # bytes: less than a small object a request
+
+
+# --- The thread that answers is the only one that computes -------------------------------------------------------------
+# --- The thread that answers is the only one that computes ------------------------------------------------------------
+
+class Seen(TorchDispatchMode):
+    """Notes what is computed by the thread that it is entered in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_who_asks_computes_nothing() -> None:
+    """A thread that stays and once computed on several cores makes every later step several times as slow."""
+    with Seen() as seen, service(streams=2) as batching:
+        asked = [request(seed, 40, new=5) for seed in range(4)]
+        found = [whole(stream) for stream in [batching.submit(each) for each in asked]]
+    assert not seen.found
+    for result, each in zip(found, asked, strict=True):
+        same(result, alone(each))

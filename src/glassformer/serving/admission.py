@@ -17,6 +17,7 @@ import torch
 
 from glassformer.errors import InputError
 from glassformer.generation.requests import Request
+from glassformer.serving.threads import in_a_thread
 
 STEP = 64
 """An engine's states have room for multiples of so many positions."""
@@ -71,7 +72,8 @@ class Admission:
     def _layer(self) -> tuple[int, int, int]:
         """Bytes of one position of one layer and row; how many layers are banded in the network's states, and how wide
         their band is."""
-        state, config = self.network.start(1, min(STEP, self.network.config.max_length)), self.network.config
+        config = self.network.config
+        state = in_a_thread(lambda: self.network.start(1, min(STEP, config.max_length)))  # whoever asks will stay
         bands, width = (config.banded_layers, config.attention.width) if hasattr(state, "banded") else (0, 0)
         held = (config.n_decoder_layers - bands) * state.capacity + bands * min(width, state.capacity)
         return -(-state.nbytes // held), bands, width
