@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,12 +97,9 @@ def _wait(process: subprocess.Popen[bytes], port: int, name: str, log: Any) -> N
 
 async def stream(server: Server, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """The events of a streamed completion. The connection is cut where the caller leaves. Raises `Refused`."""
-    content = json.dumps({"model": server.model, "stream": True, **body}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-        writer.write(head.encode() + content)
+        writer.write(_request(server, body))
         status, headers = await _head(reader)
         if status != 200:
             rest = (await reader.read()).decode(errors="replace")
@@ -115,6 +112,13 @@ async def stream(server: Server, body: Mapping[str, Any]) -> AsyncIterator[dict[
         raise RuntimeError(f"{server.name}: the stream ended without [DONE].")
     finally:
         writer.close()
+
+
+def _request(server: Server, body: Mapping[str, Any]) -> bytes:
+    content = json.dumps({"model": server.model, "stream": True, **body}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
@@ -147,17 +151,56 @@ class Seen:
     tokens: int = 0
 
 
+class _Listener(asyncio.Protocol):
+    """Asks, and hears every event as its bytes come: a fifth of what `stream` takes of the processor, which the server
+    needs as well. `over` is done at the end of the answer."""
+
+    def __init__(self, request: bytes, hear: Callable[[dict[str, Any]], None]) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request, self._hear, self._held = request, hear, b""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._held = (self._held + data).split(b"\n")
+        for line in lines:  # among them those between chunks, which say nothing
+            if line.startswith(b"HTTP/1.1 ") and not line.startswith(b"HTTP/1.1 200"):
+                self._fail(line.decode(errors="replace"))
+            elif line.startswith(b"data: [DONE]") and not self.over.done():
+                self.over.set_result(None)
+            elif line.startswith(b"data: ") and not self.over.done():
+                self._hear(json.loads(line[6:]))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(f"the stream ended without [DONE]: {error}")
+
+    def _fail(self, why: str) -> None:
+        if not self.over.done():
+            self.over.set_exception(RuntimeError(why))
+
+
 async def ask(server: Server, ids: Sequence[int], new: int, seen: Seen) -> None:
     """One streamed completion of exactly `new` tokens."""
     body = {"prompt": list(ids), "max_tokens": new, "temperature": 0, "ignore_eos": True}
     last, count = time.perf_counter(), 0
-    async for event in stream(server, {**body, "stream_options": {"include_usage": True}}):
+
+    def hear(event: dict[str, Any]) -> None:
+        nonlocal last, count
         now = time.perf_counter()
         if event.get("choices"):
             (seen.between if count else seen.first).append(now - last)
             last, count = now, count + 1
         if event.get("usage"):
             seen.tokens += int(event["usage"]["completion_tokens"])
+
+    request = _request(server, {**body, "stream_options": {"include_usage": True}})
+    loop = asyncio.get_running_loop()
+    transport, listener = await loop.create_connection(lambda: _Listener(request, hear), "127.0.0.1", server.port)
+    try:
+        await listener.over
+    finally:
+        transport.close()
 
 
 async def load(server: Server, prompts: Sequence[Sequence[Sequence[int]]], new: int) -> tuple[float, Seen]:

@@ -48,9 +48,10 @@ class Continuing(Protocol):
 class Service:
     """How an engine works for requests that do not know of each other.
 
-    Running rows wait at most about `pause` seconds between two tokens for prompts to be read. What goes wrong with one
-    row ends that row alone, by an event with an `error`. `keep` is called when a row ends, with the ids that it has
-    read and what gives, when called at once, a state of one row which has read them.
+    Running rows wait at most about `pause` seconds between two tokens for prompts to be read, and up to five times as
+    long where these end with it and many wait for a first token. What goes wrong with one row ends that row alone, by
+    an event with an `error`. `keep` is called when a row ends, with the ids that it has read and what gives, when
+    called at once, a state of one row which has read them.
     """
 
     pause: float = 0.1
@@ -212,8 +213,14 @@ class Engine:
             return
         at_once = PROMPT_TOKENS
         if self._pace is not None:
-            at_once = self._pace.ids if any(self._slots) else max(self._pace.ids, self.chunk)
+            at_once = self._patient(len(taken)) if any(self._slots) else max(self._pace.ids, self.chunk)
         self._joining += grouped(taken, self.chunk, at_once)
+
+    def _patient(self, more: int = 0) -> int:
+        """Ids that may be read at once where prompts end with them; `more` rows wait beside those that are queued."""
+        assert self._pace is not None
+        waiting = more + len(self._waiting) + sum(len(group.rows) for group in self._joining)
+        return self._pace.patient(sum(row is not None for row in self._slots), waiting)
 
     def _read(self) -> list[Event]:
         """Read a chunk of a group's prompts; when they end, choose their first tokens and seat their rows."""
@@ -251,7 +258,7 @@ class Engine:
         if group.state is None:
             group.open(self.network, self._need(group.rows) if alone else group.longest, self.device)
         width, begin = self.chunk, time.perf_counter()
-        if self._pace is not None and not alone:
+        if self._pace is not None and not alone and group.left * len(group.rows) > self._patient():
             width = min(width, max(self._pace.ids // len(group.rows), 1))
         width = min(width, group.left)
         group.read(self.network, width, self.device)

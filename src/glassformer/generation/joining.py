@@ -20,6 +20,9 @@ _SPEED = 1000.0  # ids a second, before any has been seen
 
 _ALIKE = 2 * 64  # prompts up to so long are alike, whatever their lengths
 
+_PATIENCE = 5.0  # pauses, at most, that rows wait at a time for others which wait for their first token
+_URGENCY = 4.0  # so many times as long as for one row that waits and one that runs, less 1
+
 
 class Pace:
     """How many ids may be read in `pause` seconds, as measured of late."""
@@ -30,7 +33,16 @@ class Pace:
     @property
     def ids(self) -> int:
         """So many, all rows together; never less than is worth a step."""
-        return max(int(self.pause * self._speed), _LEAST)
+        return self._within(self.pause)
+
+    def patient(self, running: int, waiting: int) -> int:
+        """So many may be read at once where that gives rows their first tokens: the more, the more of all rows wait
+        for theirs. Few are held up then, for many, and many ids are read faster than few."""
+        pauses = min(1 + _URGENCY * waiting / max(running, 1), _PATIENCE)
+        return self._within(self.pause * pauses)
+
+    def _within(self, seconds: float) -> int:
+        return max(int(seconds * self._speed), _LEAST)
 
     def saw(self, ids: int, seconds: float) -> None:
         """So many ids took so long."""
