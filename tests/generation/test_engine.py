@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassformer.errors import InputError
-from glassformer.generation.engine import Engine, generate
+from glassformer.generation.engine import Engine, Service, generate
+from glassformer.generation.joining import Pace
 from glassformer.generation.requests import Event, Request, joined
 from glassformer.generation.sampling import Sampling, choose, generator_of
 from glassformer.models.decoder import Decoder
@@ -201,3 +202,40 @@ def test_broken_weights_are_an_error() -> None:
         network.head.weight[3] = math.nan
     with pytest.raises(InputError, match="not numbers"):
         generate(Engine(network), [Request((5, 6), 4)])
+
+
+# How long rows that run are held up.
+
+
+def test_the_more_wait_the_more_is_read_at_once() -> None:
+    pace = Pace(0.1)
+    pace._speed = 2000.0
+    assert pace.ids == pace.patient(16, 0) == 200
+    assert pace.patient(16, 4) == 400
+    assert pace.patient(8, 8) == pace.patient(1, 15) == pace.patient(0, 1) == 1000
+    pace._speed = 0.0
+    assert pace.patient(1, 15) == pace.ids == 128, "never less than is worth a step"
+
+
+@pytest.mark.parametrize(("speed", "steps"), [(1500, 1), (600, 2)])
+def test_prompts_that_end_with_it_are_read_at_once_where_many_wait(speed: float, steps: int) -> None:
+    """One runs and 13 of 40 ids wait: five pauses have room for all, or for 7; then for 6 beside 8 there are four."""
+    found = engine(rows=16, service=Service())
+    assert found._pace is not None
+    found._pace.pause, found._pace._speed = 0.1, speed
+    found._pace.saw = lambda ids, seconds: None  # type: ignore[method-assign]
+    found.add(request(5, max_new_tokens=20))
+    found.step()
+    asked = [request(40, number) for number in range(1, 14)]
+    names = [found.add(each) for each in asked]
+    told: list[Event] = []
+    taken = 0
+    while not {event.request for event in told} >= set(names):
+        told += found.step()
+        taken += 1
+    assert taken == steps
+    while found.busy:
+        told += found.step()
+    for name, each in zip(names, asked, strict=True):
+        own = joined([event for event in told if event.request == name])
+        assert list(own.ids) == recomputed(found.network, each)[0]

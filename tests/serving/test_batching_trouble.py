@@ -279,8 +279,8 @@ def test_thousands_of_requests_leave_nothing_behind() -> None:
     assert after - before < 20 * 2000  # bytes: less than a small object a request
 
 
-# --- The thread that answers is the only one that computes -------------------------------------------------------------
 # --- The thread that answers is the only one that computes ------------------------------------------------------------
+
 
 class Seen(TorchDispatchMode):
     """Notes what is computed by the thread that it is entered in."""
