@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from processes import Glassformer, run_inside
+from serving.small_views import predecessor, reader, translator, writer
 
 import glassformer as gf
+from glassformer.models.config import MaskedLM
+from glassformer.models.convolutional import ConvolutionalConfig
+from glassformer.models.recurrent import RecurrentConfig
 from glassformer.serving.views import VIEWS, make_views
+from glassformer.tasks.model import Model
 
 
 def kept(path: Path) -> list[dict[str, object]]:
@@ -50,6 +57,62 @@ def test_two_models_side_by_side(tiny_decoder: Path, tiny_embed: Path, tmp_path:
     assert (done.code, done.out) == (0, f"{out}\n")
     one, two = (make_views(gf.load(path), "a dog", name=str(path)) for path in (tiny_decoder, tiny_embed))
     assert kept(out) == [*one, *two]
+
+
+KINDS: dict[str, Callable[[], Model]] = {
+    "gpt": writer,
+    "bert": lambda: reader(MaskedLM()),
+    "translator": translator,
+    "lstm": lambda: predecessor(RecurrentConfig(60, d_model=16, max_length=24, tie_head=False)),
+    "convs2s": lambda: predecessor(ConvolutionalConfig(60, d_model=16, max_length=24, tie_head=False)),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of each kind, as two runs of it, the second with half the weights."""
+    root, found = tmp_path_factory.mktemp("models"), {}
+    for kind, make in KINDS.items():
+        for run, factor in (("one", 1.0), ("two", 0.5)):
+            model, found[f"{kind} {run}"] = make(), root / f"{kind}-{run}"
+            with torch.no_grad():
+                for weights in model.network.parameters():
+                    weights.mul_(factor)
+            model.save(found[f"{kind} {run}"])
+    return found
+
+
+MIXED = [("gpt one", "translator one"), ("translator one", "lstm one"), ("lstm one", "bert one")]
+
+
+@pytest.mark.parametrize(("one", "two"), [*((f"{kind} one", f"{kind} two") for kind in KINDS if kind != "gpt"), *MIXED])
+def test_any_two_kinds_are_compared(folders: dict[str, Path], one: str, two: str, tmp_path: Path) -> None:
+    text, out = "a man runs", tmp_path / "page.html"
+    done = run_inside("inspect", "--model", folders[one], "--compare", folders[two], text, "--out", out)
+    assert (done.code, done.out) == (0, f"{out}\n"), done.err
+    documents = kept(out)
+    assert [document["view"] for document in documents] == [view for view in VIEWS if view != "patching"] * 2
+    half = len(documents) // 2
+    for path, found in ((folders[one], documents[:half]), (folders[two], documents[half:])):
+        assert found == make_views(gf.load(path), text, name=str(path))
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "arguments", "refused", "why"),
+    [
+        ("translator one", "gpt one", ["--target", "the dog"], "gpt one", "--target"),
+        ("gpt one", "bert one", ["--patch-from", "a dog runs"], "bert one", "[MASK]"),
+        ("lstm one", "bert one", ["--target", "the dog"], "bert one", "encoder-decoder"),
+    ],
+)
+def test_what_one_of_two_models_cannot_take(
+    folders: dict[str, Path], one: str, two: str, arguments: list[str], refused: str, why: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "page.html"
+    models = "--model", folders[one], "--compare", folders[two]
+    done = run_inside("inspect", *models, "a fog runs", *arguments, "--out", out)
+    assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1 and not out.exists()
+    assert str(folders[refused]) in done.err and why in done.err and "can be compared" in done.err
 
 
 @pytest.mark.parametrize(

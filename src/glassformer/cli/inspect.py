@@ -13,6 +13,10 @@ from glassformer.cli.output import put, put_json, say
 from glassformer.errors import InputError
 
 _PAGE = Path("inspect.html")
+_COMPARED = (
+    "Models of any two kinds can be compared, but both are given the same text and, where they stand, --target and "
+    "--patch-from: leave out what one of them cannot take."
+)
 
 
 def inspect(
@@ -65,7 +69,12 @@ def inspect(
     for name in [model] if compare is None else [model, compare]:
         loaded = glassformer.load(name, precision=precision)
         own = {"truth": truth | {"risk": risk if name == model else None}}
-        found += make_views(loaded, text, target=target, patch_from=patch_from, name=name, options=own)
+        try:
+            found += make_views(loaded, text, target=target, patch_from=patch_from, name=name, options=own)
+        except InputError as error:
+            if compare is None:
+                raise
+            raise InputError(f"{name}: {error} {_COMPARED}") from None
     for document in found:
         if "missing" in document:
             say(f"no {document['view']}: {document['missing']}")
