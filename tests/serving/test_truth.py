@@ -24,7 +24,7 @@ from glassformer.factuality.questions import Question
 from glassformer.factuality.records import record
 from glassformer.models.config import MaskedLM, RecurrentConfig
 from glassformer.serving.readings import reading
-from glassformer.serving.truth import VERDICTS, truth_document
+from glassformer.serving.truth import VERDICTS, _short_names, truth_document
 from glassformer.tasks.model import Model
 
 QUESTION = "Who is it?"
@@ -154,6 +154,19 @@ def test_a_page_does_not_tell_where_documents_lie(model: Model) -> None:
         asked = ("When was the Mona Lisa painted?", "In 1503.")
         document = truth_document(model, *asked, documents=Index(Documents.of_texts(texts)), reader=dull())
         assert {quote["document"] for span in document["spans"] for quote in span["evidence"]} == {wanted}
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["/home/me/a/x.txt", "/srv/b/y.txt"], ["x.txt", "y.txt"]),
+        (["/home/me/a/x.txt", "/srv/b/x.txt"], ["a/x.txt", "b/x.txt"]),
+        (["/home/me/a/x.txt", "notes/x.txt"], ["a/x.txt", "notes/x.txt"]),
+        (["/x.txt"], ["x.txt"]),
+    ],
+)
+def test_names_with_nothing_in_common_are_their_ends(names: list[str], wanted: list[str]) -> None:
+    assert [_short_names(set(names))[name] for name in names] == wanted
 
 
 def test_an_encoder_has_documents_or_nothing(index: Any) -> None:

@@ -93,7 +93,7 @@ def _grounds(documents: tuple[Path, ...]) -> dict[str, Any]:
     from glassformer.factuality.asking import index_of
     from glassformer.factuality.documents import read_documents
 
-    return {"documents": index_of(read_documents(documents, say=say), say)}
+    return {"documents": index_of(read_documents(documents, say=say).told_by(documents), say)}
 
 
 def _given(text: str) -> str:

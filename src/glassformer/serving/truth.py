@@ -224,13 +224,21 @@ def _checks(said: _Said, index: Index, reader: Model | str) -> list[Document]:
 
 
 def _short_names(names: Set[str]) -> dict[str, str]:
-    """Names of documents without the folder that all of them lie in: a page does not tell where its files are."""
+    """Names of documents without the folder that all of them lie in: a page does not tell where its files are. Those
+    that have nothing in common but the root get their last parts, as many as tell them apart."""
     folders = {os.path.dirname(name) for name in names}
-    alike = len({os.path.isabs(name) for name in names}) == 1
-    common = os.path.commonpath(folders) if alike else ""
-    return {
-        name: os.path.relpath(name, common) if common else name if alike else os.path.basename(name) for name in names
-    }
+    if not any(map(os.path.isabs, names)):
+        common = os.path.commonpath(folders)
+        return {name: os.path.relpath(name, common) if common else name for name in names}
+    common = os.path.commonpath(folders) if all(map(os.path.isabs, names)) else os.sep
+    if common != os.path.dirname(common):
+        return {name: os.path.relpath(name, common) for name in names}
+    ends: dict[str, str] = {}
+    for kept in range(1, max(len(Path(name).parts) for name in names) + 1):
+        ends = {name: os.sep.join(Path(name).parts[-kept:]).lstrip(os.sep) for name in names}
+        if len(set(ends.values())) == len(names):
+            break
+    return ends
 
 
 def _span(
