@@ -89,7 +89,7 @@ class Engine:
         self.state: Any = None
         self._telling = Telling(self.eos_ids, self.network.config.max_length, service is not None)
         self._pace = Pace(service.pause) if service else None
-        self._turn = False
+        self._turn = self._half = False
         self._slots: list[Row | None] = []
         self._waiting: deque[Row] = deque()
         self._joining: deque[Joining] = deque()
@@ -316,8 +316,11 @@ class Engine:
     def _next_logits(self) -> tuple[list[int], Tensor, Tensor | None]:
         """The slots that have a row, the logits of what follows there, and what these were made from, if asked for."""
         live = [slot for slot, row in enumerate(self._slots) if row]
-        # rows that have ended stay, so that shapes do, until they are half of all
-        if 2 * len(live) <= len(self._slots) and not self._waiting and not self._joining:
+        # rows that have ended stay, so that shapes do, until they are half of all; in a service a step longer, as those
+        # whose answer has ended may ask anew
+        half = 2 * len(live) <= len(self._slots) and not self._waiting and not self._joining
+        shrinks, self._half = half and (self._half or self.service is None), half
+        if shrinks:
             self.state.select(torch.tensor(live, device=self.device))
             self._slots = [self._slots[slot] for slot in live]
             live = list(range(len(live)))
