@@ -294,6 +294,9 @@ def test_a_link_leads_to_the_same(browser: Any, server: Running) -> None:
         page.get_by_role("button", name="Look inside").click()
         page.locator('.grid-of-heads td[data-row="0"][data-column="2"]').click()
         page.locator("#row").get_by_role("listbox", name="shaded").locator(".token").nth(1).click()
+        walk = shown(page, "walk")
+        walk.locator("select").nth(2).select_option("1")
+        walk.locator("h2", has_text="head 1").wait_for()
         shown(page, "lens")
         link, said = page.url, page.locator("#row .said").inner_text()
         assert httpx.URL(link).query == b""  # what was written is not sent anywhere
@@ -303,6 +306,7 @@ def test_a_link_leads_to_the_same(browser: Any, server: Running) -> None:
         page.locator("#row .said", has_text=said).wait_for()
         assert page.get_by_label("target (of a translator)").input_value() == "the dog runs"
         assert shown(page, "attention").locator(".enlarged h2").inner_text() == "Layer 0, head 1"
+        shown(page, "walk").locator("h2", has_text="head 1").wait_for()
         ask(page, "decoder", WRITER_TEXTS[0])  # another text is not looked at in the place of the one before
         last = len(make_view(server.service.models["decoder"], "tokens", WRITER_TEXTS[0])["tokens"]) - 1
         page.locator("#row .said", has_text=f"position {last}:").wait_for()

@@ -2,7 +2,7 @@
 
 import { clamp, make, makeSvg } from "./elements.js";
 import { heatTable } from "./heatmap.js";
-import { percent, quoted, rowName, shown } from "./tokens.js";
+import { probable, quoted, rowName, shown } from "./tokens.js";
 
 const WIDTH = 460; // of the picture of ranks, in its own units
 const HEIGHT = 200;
@@ -23,7 +23,7 @@ export function draw(view, panel, { selection, frame }) {
     columns: view.tokens.map((token) => ({ parts: [shown(token)] })),
     cell: (row, place) => {
       const [word, probability] = [view.words[row][place][0], view.probabilities[row][place][0]];
-      const says = `${quoted(word)} ${percent(probability)}`;
+      const says = `${quoted(word)} ${probable(probability)}`;
       return { text: shown(word), value: probability, says, number: `${shown(word)} ${probability}` };
     },
     choose,
@@ -59,7 +59,7 @@ function cellInFull(view, row, place) {
   const items = view.words[row][place].map((word, i) => {
     const bar = make("span", { class: "bar", "aria-hidden": "true" });
     bar.style.setProperty("--share", probabilities[i]);
-    return make("li", {}, make("b", {}, shown(word)), ` ${percent(probabilities[i])}`, bar);
+    return make("li", {}, make("b", {}, shown(word)), ` ${probable(probabilities[i])}`, bar);
   });
   const where = `${rowName(view.sites[row])}, at ${quoted(view.tokens[place])} (position ${place})`;
   const rank = `The final answer, ${quoted(view.answers[place])}, is number ${view.ranks[row][place]} here.`;

@@ -2,7 +2,7 @@
 
 import { clamp, make, makeSvg } from "./elements.js";
 import { tint } from "./heatmap.js";
-import { percent, quoted, shown, tokenList } from "./tokens.js";
+import { probable, quoted, shown, tokenList } from "./tokens.js";
 
 const MOST = 12; // bits of surprisal that have the full colour
 const LINE = 900; // pixels in a line of the exported picture
@@ -15,7 +15,7 @@ export function draw(view, panel, { selection, frame }) {
     label: "Tokens, shaded by surprisal",
     choose: mark,
     settle: (place) => selection.choose(side, place),
-    below: (place) => (view.probabilities[place] === null ? "–" : percent(view.probabilities[place])),
+    below: (place) => (view.probabilities[place] === null ? "–" : probable(view.probabilities[place])),
   });
 
   function mark(place) {
@@ -25,7 +25,7 @@ export function draw(view, panel, { selection, frame }) {
 
   selection.count(side, tokens.length);
   selection.follow((chosen, place) => chosen === side && mark(clamp(place, tokens.length - 1)));
-  const title = view.source ? "Target, shaded by surprisal, with probabilities" : "Text, shaded by surprisal, with probabilities";
+  const title = `${view.source ? "Target" : "Text"}, shaded by surprisal, with probabilities`;
   const shapes = { picture: list.element, svg: () => picture(view, shares), table: () => table(view) };
   const framed = frame({ name: "tokens", title, ...shapes });
   if (view.source) panel.append(source(view, selection));
@@ -49,8 +49,8 @@ function inWords(view, place) {
   if (view.unscored) return `${where}: ${view.unscored}`;
   if (view.probabilities[place] === null) return `${where}: nobody asked the model for this token.`;
   const [probability, rank, bits] = [view.probabilities[place], view.ranks[place], view.surprisals[place]];
-  const best = view.words[place].map((word, i) => `${quoted(word)} ${percent(view.shares[place][i])}`).join(", ");
-  const numbers = `probability ${percent(probability)}, rank ${rank}, surprisal ${bits.toFixed(1)} bits`;
+  const best = view.words[place].map((word, i) => `${quoted(word)} ${probable(view.shares[place][i])}`).join(", ");
+  const numbers = `probability ${probable(probability)}, rank ${rank}, surprisal ${bits.toFixed(1)} bits`;
   return `${where}: ${numbers}, ${view.question}. Most probable here: ${best}.`;
 }
 
@@ -70,7 +70,7 @@ function picture(view, shares) {
     if (x + width > LINE) [x, y] = [8, y + 44];
     const box = { x, y, width, height: 38, rx: 4, fill: tint(shares[place]), stroke: "var(--rule)" };
     const middle = { x: x + width / 2, "text-anchor": "middle" };
-    const small = view.probabilities[place] === null ? "–" : percent(view.probabilities[place]);
+    const small = view.probabilities[place] === null ? "–" : probable(view.probabilities[place]);
     x += width + 4;
     return [
       makeSvg("rect", box),

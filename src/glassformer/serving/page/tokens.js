@@ -23,6 +23,11 @@ export function percent(share) {
   return `${value !== 0 && Math.abs(value) < 10 ? value.toFixed(1) : value.toFixed(0)} %`;
 }
 
+// The same of a probability that a model gave, which is never nothing, however it was rounded.
+export function probable(share) {
+  return share < 0.0005 ? "<0.1 %" : percent(share);
+}
+
 // "embedding" for what enters the first block, else the layer that the state leaves.
 export function rowName(site) {
   return site.includes("residual_pre") ? "embedding" : `layer ${/\[(\d+)\]/.exec(site)[1]}`;

@@ -2,7 +2,7 @@
 // Nothing is told by colour alone: levels have patterns, verdicts have lines and signs.
 
 import { clamp, make, makeSvg, stepOf } from "./elements.js";
-import { percent, quoted } from "./tokens.js";
+import { probable, quoted } from "./tokens.js";
 
 const SIGNS = { supported: "✓", contradicted: "✗", "not found": "?", "not checked": "–" };
 const WIDE = 80; // characters of a line in an exported picture
@@ -50,7 +50,7 @@ function leastSure(view) {
 
 function tokenInWords(view, i) {
   const token = view.tokens[i];
-  const sure = `${percent(token.probability)} (${view.levels[levelOf(view, token)].name})`;
+  const sure = `${probable(token.probability)} (${view.levels[levelOf(view, token)].name})`;
   return `${quoted(token.text)}: probability ${sure}, entropy ${token.entropy.toFixed(2)} nats.`;
 }
 
@@ -119,8 +119,7 @@ function verdictClass(span) {
 
 function legend(view) {
   const levels = view.levels.map((level, i) => {
-    const above = i ? `, under ${percent(view.levels[i - 1].least)}` : "";
-    const name = `${level.name}: ${level.least ? `${percent(level.least)} or more` : "less"}${above}`;
+    const name = `${level.name}: ${between(level.least, view.levels[i - 1]?.least ?? null)}`;
     return make("li", {}, make("span", { class: `piece level-${i}` }, "token"), ` ${name}`);
   });
   const kinds = Object.entries(view.verdicts).map(([verdict, says]) => {
@@ -129,6 +128,13 @@ function legend(view) {
   });
   const given = view.tokens.length ? [] : [make("li", {}, "no shades: the model gave no probabilities")];
   return make("ul", { class: "legend", "aria-label": "Legend" }, ...(view.tokens.length ? levels : given), ...kinds);
+}
+
+// "20 to 50 %"
+function between(least, most) {
+  const [from, to] = [Math.round(100 * least), Math.round(100 * most)];
+  if (most === null) return `${from} % or more`;
+  return least ? `${from} to ${to} %` : `under ${to} %`;
 }
 
 // --- Evidence -------------------------------------------------------------------------------------------------------

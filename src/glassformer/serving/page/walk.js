@@ -1,5 +1,6 @@
 // The six steps of attention with the numbers of one head and of one token that looks, for those who learn.
 
+import { keep, kept } from "./address.js";
 import { tidy } from "./charts.js";
 import { clamp, make } from "./elements.js";
 import { percent, quoted, tokenList } from "./tokens.js";
@@ -26,6 +27,7 @@ export function draw(view, panel, { selection, frame, load }) {
     try {
       const { walks } = await load({ ...options, place: Math.max(0, state.query) });
       chooseWalk(walks[0]);
+      keepHead(walks[0]);
     } catch (error) {
       problem.hidden = false;
       problem.textContent = `This head could not be fetched: ${error.message}`;
@@ -36,7 +38,23 @@ export function draw(view, panel, { selection, frame, load }) {
     if (side === state.walk.sides[0] && place < state.walk.queries.length) drawn.choose(place);
   });
   panel.append(make("p", {}, INTRODUCTION), controls, problem, body);
-  chooseWalk(state.walk);
+  const wanted = headKept(view);
+  const same = (walk) => ["site", "layer", "head"].every((name) => walk[name] === wanted[name]);
+  const here = wanted && view.walks.find(same);
+  chooseWalk(here || state.walk);
+  if (wanted && !here && load) ask(wanted);
+}
+
+// The head that the address keeps, "site layer head", where this model has it.
+function headKept(view) {
+  const [site, ...place] = kept().values.get("walk")?.split(" ") ?? [];
+  const [layer, head] = place.map(Number);
+  const here = view.attentions.find((each) => each.site === site);
+  return here && layer < here.layers && head < here.heads ? { site, layer, head } : null;
+}
+
+function keepHead({ site, layer, head }) {
+  keep({ walk: `${site} ${layer} ${head}` });
 }
 
 const INTRODUCTION =
@@ -47,7 +65,11 @@ const INTRODUCTION =
 function fewHeads(state, choose) {
   const { walk: now } = state;
   const options = state.walks.map((walk, i) => make("option", { value: i, selected: walk === now }, nameOf(walk)));
-  const select = make("select", { change: () => choose(state.walks[Number(select.value)]) }, ...options);
+  const change = () => {
+    keepHead(state.walks[Number(select.value)]);
+    choose(state.walks[Number(select.value)]);
+  };
+  const select = make("select", { change }, ...options);
   return [make("label", {}, "Head ", select)];
 }
 
