@@ -252,6 +252,11 @@ def test_a_translation_in_which_every_panel_follows(browser: Any, tmp_path: Path
         page.locator("#tab-attention").click()
         assert target.locator("[aria-selected=true]").get_attribute("data-place") == "1"
         assert set(page.locator("line.chosen").evaluate_all("lines => lines.map((l) => l.dataset.query)")) == {"1"}
+        alignment = ElementTree.fromstring(exported(page, page.locator('[data-name="attention-arcs"]'), "SVG"))
+        lines = [each for each in alignment.iter() if each.get("data-query") == "1"]
+        means = [sum(head[1][key] for head in cross["patterns"][-1]) / 2 for key in range(len(cross["keys"]))]
+        widths = [float(line.attrib["stroke-width"]) for line in lines]  # the thicker, the more it looks there
+        assert widths == pytest.approx([1 + 4 * share for share in means if share >= 0.04], abs=1e-3)
         page.locator("#tab-lens").click()
         page.locator("#panel-lens td[aria-selected]").press("End")
         assert page.locator("#row .said").inner_text().startswith("“</s>”")
@@ -332,6 +337,9 @@ def test_two_models_side_by_side(browser: Any, views: list[dict[str, Any]], tmp_
         for side, document in zip(sides, (of(views, "lens"), of(other, "lens")), strict=True):
             words = cells(side.locator('[data-name="lens"]'))
             assert words[2, 3]["share"] == pytest.approx(document["probabilities"][2][3][0])
+            with page.expect_download() as waiting:
+                side.locator('[data-name="lens"] .bar-of-tools button', has_text="JSON").click()
+            assert waiting.value.suggested_filename == f"{document['model']}-lens.json"
         page.locator("#row .token").nth(1).click()
         chosen = page.locator("#panel-lens td[aria-selected]").evaluate_all("all => all.map((c) => c.dataset.column)")
         assert chosen == ["1", "1"]
