@@ -31,6 +31,10 @@ TABS = [view for view in VIEWS if view != "tokens"]
 CLAIMS = "the dog 1503 on road 1815"
 DOCUMENTS = {"dogs.txt": "The dog ran on the road in 1503."}
 Document = dict[str, Any]
+BARE = """panel => [...panel.querySelectorAll("svg, canvas, [role=grid]")].filter(
+    (picture) => !picture.closest("figure.frame")?.querySelector(".bar-of-tools")
+).length"""
+"""How many pictures have no table and no ways to keep them beside them."""
 
 TEXTS = {
     "decoder": WRITER_TEXTS,
@@ -174,6 +178,7 @@ def test_every_view_of_every_family(browser: Any, server: Running, family: str, 
                 assert document["missing"] in panel.inner_text()
             else:
                 CHECKS[view](panel, document)
+            assert panel.evaluate(BARE) == 0, view
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, view
         assert page.locator("#problem").is_hidden()
@@ -245,7 +250,8 @@ def test_a_key_is_asked_for_and_used(browser: Any) -> None:
     with serving({"decoder": writer(), "bert": reader(MaskedLM())}, key="secret") as running:
         assert httpx.get(running.url + "/v1/models", trust_env=False).status_code == 401
         with opened(browser, running.url + "/", refusals=True) as page:
-            for key in ("wrong", "secret"):
+            for key, said in (("wrong", "This server wants a key."), ("secret", "That is not the key.")):
+                page.locator("#problem", has_text=said).wait_for()
                 page.get_by_label("The server's key").fill(key)
                 page.get_by_role("button", name="Use this key").click()
             ask(page, "decoder", WRITER_TEXTS[0])

@@ -18,10 +18,7 @@ export async function begin(page) {
     known = await models(key);
   } catch (error) {
     if (!error.forPeople) throw error;
-    report(`The server did not say which models it has: ${error.message}`);
-    if (error.status === 401) keyForm(page);
-    else fillForm([make("button", { type: "submit" }, "Try again")], () => begin(page));
-    return;
+    return error.status === 401 ? keyForm(page) : tryAgain(page, error.message);
   } finally {
     about.textContent = "";
   }
@@ -29,16 +26,23 @@ export async function begin(page) {
   form(page, known);
 }
 
+const WANTED = "This server wants a key. Whoever started it knows it, from --api-key or GLASSFORMER_API_KEY.";
 let secret = null; // the server's key, where it wants one; it is forgotten with the page
 
 function key() {
   return secret;
 }
 
+function tryAgain(page, why) {
+  report(`The server did not say which models it has: ${why}`);
+  fillForm([make("button", { type: "submit" }, "Try again")], () => begin(page));
+}
+
 function keyForm(page) {
+  report(secret === null ? WANTED : `That is not the key. ${WANTED}`);
   const input = make("input", { type: "password", id: "api-key", autocomplete: "off" });
   const button = make("button", { type: "submit" }, "Use this key");
-  fillForm([make("label", {}, "The server's key ", input), button], () => {
+  fillForm([make("div", { class: "controls" }, make("label", {}, "The server's key ", input), button)], () => {
     secret = input.value;
     begin(page);
   });

@@ -141,7 +141,7 @@ function drawInto(place, view, draw, { selection, model, pair, signal }) {
     const came = `this is “${view.view}”, version ${view.version}`;
     place.append(make("p", {}, `This page draws version ${VERSION} of its documents; ${came}.`));
   } else if (view.missing) {
-    place.append(make("p", { class: "missing" }, `Not for this model: ${view.missing}`));
+    place.append(make("p", { class: "missing" }, `Nothing to show here: ${view.missing}`));
   } else {
     let asked = null; // the options of what is shown
     const call = model.live ? callOf(() => model.command(view.view, asked)) : null;
