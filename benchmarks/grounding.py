@@ -7,9 +7,12 @@ question with its own paragraph), `easy` (SQuAD 1.1, with and without the right 
 of `own`, to be found in more text).
 
 Without refusals it would be 0 in 100 that are refused; how F1 and refusals go against each other is shown beside it.
-Intervals are 95 %, by bootstrap over articles. `--limit` takes so many questions, spread over all of them. `--part
-valid` asks the three articles of recipes/squad-refusal.toml that thresholds are chosen on, that of `ground` too. The
+Intervals are 95 %, by bootstrap over articles. `--limit` takes so many questions, spread over all of them. The
 numbers do not depend on the machine's speed.
+
+`--part valid` asks the articles that thresholds are chosen on, that of `ground` too: three of SQuAD 2.0 (`own`) and
+thirty of SQuAD 1.1's training part (`easy`). With `--choose` it says at which threshold the least that any of the four
+figures of `own` and `easy` lies above its floor is the most.
 """
 
 from __future__ import annotations
@@ -18,21 +21,47 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from goals import data_root
 
 from glassformer.factuality.grounding import COUNT, READER, default_threshold, opened
-from glassformer.studies.hallucination.refusals import SETS, curve, judged, questions_of, scored, spread, texts_of
+from glassformer.studies.hallucination.refusals import (
+    SETS,
+    Judged,
+    curve,
+    judged,
+    questions_of,
+    scored,
+    spread,
+    texts_of,
+)
 from glassformer.tasks.model import load
 
 ASKED = {"own": ((55, 55), (65, 65)), "easy": ((65, 75), (75, 85))}
 """The issue's floor and goal: F1 where there is an answer, and refusals in 100 where there is none."""
 
 
-def measured(setting: str, given: argparse.Namespace, root: Path) -> dict[str, Any]:
-    """One setting: at the default threshold, without refusals, and between them."""
+THRESHOLDS = [step / 10 for step in range(151)]
+
+
+def chosen(rows: Mapping[str, Sequence[Judged]]) -> dict[str, float]:
+    """The threshold at which the least that a figure of these settings lies above its floor is the most: a mistake of
+    the choice costs each of them alike. `margin` is that least."""
+
+    def margin(threshold: float) -> float:
+        found = {name: scored(some, threshold) for name, some in rows.items()}
+        floors = {name: dict(zip(("f1", "refused"), ASKED[name][0], strict=True)) for name in rows}
+        return float(min(found[name][key]["value"] - floor for name in rows for key, floor in floors[name].items()))
+
+    best = max(THRESHOLDS, key=margin)
+    return {"threshold": best, "margin": margin(best)}
+
+
+def measured(setting: str, given: argparse.Namespace, root: Path) -> tuple[dict[str, Any], list[Judged]]:
+    """One setting: at the default threshold, without refusals, and between them; and the questions with their spans."""
     questions = questions_of(setting, root.joinpath, given.part)
     texts = texts_of(setting, questions)
     questions = spread(questions, given.limit)
@@ -52,7 +81,7 @@ def measured(setting: str, given: argparse.Namespace, root: Path) -> dict[str, A
         ]
         given.scores.mkdir(parents=True, exist_ok=True)
         (given.scores / f"{setting}.json").write_text(json.dumps(kept))
-    return result
+    return result, rows
 
 
 def told(line: str) -> None:
@@ -86,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--part", choices=["test", "valid"], default="test")
+    parser.add_argument("--choose", action="store_true", help="say which threshold serves `own` and `easy` alike")
     parser.add_argument("--limit", type=int, default=0, help="questions of each setting; 0 is all")
     parser.add_argument("--count", type=int, default=COUNT, help="passages that are read for a question")
     parser.add_argument("--reader", default=READER)
@@ -97,8 +127,16 @@ def main() -> None:
     root = data_root(given.data_root)
     if root is None:
         raise SystemExit("error: no data; give --data-root (docs/data.md says where it is from).")
-    result = {setting: measured(setting, given, root) for setting in given.settings}
-    print(json.dumps(result, indent=2) if given.json else "\n".join(lines(result)))
+    found = {setting: measured(setting, given, root) for setting in given.settings}
+    result = {setting: value for setting, (value, _) in found.items()}
+    choice = chosen({name: rows for name, (_, rows) in found.items() if name in ASKED}) if given.choose else None
+    if given.json:
+        print(json.dumps({**result, "chosen": choice} if choice else result, indent=2))
+        return
+    print("\n".join(lines(result)))
+    if choice:
+        least = f"every figure {choice['margin']:+.1f} or more above its floor"
+        print(f"  chosen: threshold {choice['threshold']:.1f}, {least}")
 
 
 if __name__ == "__main__":

@@ -50,9 +50,9 @@ def entry(title: str, missing: bool) -> dict[str, Any]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     assert set(TITLES) <= set(read_recipe(refusals.RECIPE).data.test_titles)
-    for name, missing in ((refusals.FILES["easy"], False), (refusals.TWO, True)):
-        (root / name).parent.mkdir()
-        content = [entry(title, missing) for title in (*TITLES, "Black_Death")]
+    for name, missing in ((refusals.ONE, False), (refusals.ONE_HELD_OUT, False), (refusals.TWO, True)):
+        (root / name).parent.mkdir(exist_ok=True)
+        content = [entry(title, missing) for title in (*TITLES, "Black_Death", "Alloy", "Anthem")]
         (root / name).write_text(json.dumps({"version": "v2.0", "data": content}))
     return root
 
@@ -87,7 +87,9 @@ def test_sets_hold_articles_out_and_pair_easy_questions_with_other_paragraphs(da
     assert sum(not one.answers for one in own) == 9
     assert {one.title for one in refusals.questions_of("own", data.joinpath, "valid")} == {"Black_Death"}
     easy = refusals.questions_of("easy", data.joinpath)
-    assert {one.title for one in easy} == set(TITLES)
+    assert {one.title for one in easy} == {*TITLES, "Alloy", "Anthem"}
+    assert {one.title for one in refusals.questions_of("easy", data.joinpath, "valid")} == {"Alloy"}
+    easy = [one for one in easy if one.title in TITLES]
     right = {one.id: one for one in easy if one.answers}
     wrong = [one for one in easy if not one.answers]
     assert len(right) == len(wrong) == 9

@@ -9,6 +9,9 @@ may have one elsewhere; it still counts as one that is to be refused.)
 
 `easy`: SQuAD 1.1's development part without the articles that taught the reader to refuse, each question with its own
 paragraph, and once more with another of the same article that holds none of its answers.
+
+Thresholds are chosen on other articles ("valid"): of `own` on the three that chose the reader's checkpoint, of `easy`
+on the thirty of SQuAD 1.1's training part that recipes/squad.toml holds out.
 """
 
 from __future__ import annotations
@@ -36,9 +39,9 @@ if TYPE_CHECKING:
     from glassformer.tasks.model import Model
 
 SETS = ("own", "easy", "article", "all")
-FILES = {"easy": "squad_v1.1/dev-v1.1.rebuilt.json"}
+ONE, ONE_HELD_OUT = "squad_v1.1/dev-v1.1.rebuilt.json", "squad_v1.1/train-v1.1.rebuilt.json"
 TWO = "squad_v2.0_dev/dev-v2.0.rebuilt.json"
-RECIPE = "recipes/squad-refusal.toml"
+RECIPE, RECIPE_ONE = "recipes/squad-refusal.toml", "recipes/squad.toml"
 SEED = 0
 AT_ONCE = 100
 LEVELS = (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
@@ -63,14 +66,22 @@ def questions_of(name: str, find: Find, part: Literal["test", "valid"] = "test")
     """The questions of a set, those without answers to be refused. `part` "valid" are the articles that thresholds are
     chosen on."""
     data: Any = read_recipe(RECIPE).data
+    if name != "easy":
+        wanted = set(getattr(data, f"{part}_titles"))
+        return [one for one in _read(find(TWO)) if one.title in wanted]
+    if part == "test":
+        seen = {*data.train_titles, *data.valid_titles}
+        easy = [one for one in _read(find(ONE)) if one.title not in seen]
+    else:
+        wanted = set(read_recipe(RECIPE_ONE).data.valid_titles)
+        easy = [one for one in _read(find(ONE_HELD_OUT)) if one.title in wanted]
+    return easy + unanswerable(easy, 1.0, SEED)
+
+
+def _read(path: Path) -> list[Question]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # answers that are not in their texts are left out, and counted elsewhere
-        items = read_questions(find(FILES.get(name, TWO))).items
-    if name != "easy":
-        return [one for one in items if one.title in getattr(data, f"{part}_titles")]
-    seen = {*data.train_titles, *data.valid_titles}
-    unseen = [one for one in items if (one.title not in seen if part == "test" else one.title in data.valid_titles)]
-    return unseen + unanswerable(unseen, 1.0, SEED)
+        return list(read_questions(path).items)
 
 
 def spread(questions: list[Question], limit: int) -> list[Question]:
