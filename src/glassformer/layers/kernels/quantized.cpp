@@ -1,81 +1,20 @@
 // Products with weights of 4 or 8 bits, for glassformer/layers/quantized.py, which compiles this file and says what it
 // is called with. Plain C++: the compiler is asked for the machine's own instructions.
-//
-// A weight [N, K] is cut into tiles of 16 rows and groups of 32 columns. A tile of a group holds, for its 16 rows side
-// by side, a scale d (and with 4 bits a minimum m) as fp16, then the whole numbers q, four columns of each row at a time:
-//   4 bits: w = d q + m, q in 0 .. 15.  16 x d, 16 x m, then 4 x 64 bytes; byte 4 r + c of part p holds row r, column
-//           8 p + c in its low half and column 8 p + 4 + c in its high half: 320 bytes, 5 bits a weight.
-//   8 bits: w = d q, q in -128 .. 127.  16 x d, then 8 x 64 bytes; byte 4 r + c of part p holds row r, column 4 p + c:
-//           544 bytes, 8.5 bits a weight.
-// Each group of 32 inputs is rounded to 8 bits with a scale of its own; sums are exact in whole numbers.
-//
-// A lane is a row of the weight, so nothing is summed across lanes: with AVX-512 a tile is one register wide, with AVX2
-// two, taken one after the other.
+// packed.h says how weights and inputs lie in memory.
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#include <vector>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "packed.h"
+#include "tiles.h"
 
 #define TRY(call) \
     if ((call) != AOTI_TORCH_SUCCESS) return AOTI_TORCH_FAILURE
 
 namespace {
 
-constexpr int GROUP = 32, ROWS = 16;
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
-#define WIDE  // 512 bits, and four products of bytes added at once
-constexpr int TILES = 2;  // at a time, so that inputs are spread over registers half as often; enough of those for 6 rows
-constexpr int64_t BAND = 96;  // rows of inputs that stay in a core's cache while the weight passes by
-#else
-constexpr int TILES = 1;
-constexpr int64_t BAND = 24;
-#endif
-constexpr int64_t AHEAD = 5120;  // bytes of a weight that are asked for before their turn
-
-constexpr int64_t tile_bytes(int bits) { return bits == 4 ? 320 : 544; }
-// from blocks as GGUF files have them: fp16 d (and m), 16 bytes of halves or 32 whole ones
-constexpr int64_t block_bytes(int bits) { return bits == 4 ? 20 : 34; }
-
-constexpr int64_t minima = 2 * ROWS, wholes4 = 4 * ROWS, wholes8 = 2 * ROWS;  // where they begin in a tile of a group
-
-struct Inputs {  // of all rows: whole numbers, and of every group a scale, their sum, and what that sum stands for
-    std::vector<int8_t> whole;
-    std::vector<float> scale, sum;
-    std::vector<int32_t> count;
-};
-
 #if defined(__AVX2__)
-
-void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_t* count) {
-    __m256 part[4], largest = _mm256_setzero_ps();
-    for (int i = 0; i < 4; i++) {
-        part[i] = _mm256_loadu_ps(x + 8 * i);
-        largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), part[i]));
-    }
-    float lanes[8], most = 0;
-    _mm256_storeu_ps(lanes, largest);
-    for (float lane : lanes) most = lane > most ? lane : most;
-    const __m256 inverse = _mm256_set1_ps(most > 0 ? 127.0f / most : 0.0f);
-    __m256i word[4], total = _mm256_setzero_si256();
-    for (int i = 0; i < 4; i++) {
-        word[i] = _mm256_cvtps_epi32(_mm256_mul_ps(part[i], inverse));
-        total = _mm256_add_epi32(total, word[i]);
-    }
-    const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(word[0], word[1]), _mm256_packs_epi32(word[2], word[3]));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing works within halves
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(whole), _mm256_permutevar8x32_epi32(mixed, order));
-    int32_t sums[8];
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), total);
-    *count = 0;
-    for (int32_t lane : sums) *count += lane;
-    *scale = most / 127.0f;
-    *sum = *scale * static_cast<float>(*count);
-}
 
 #if defined(WIDE)
 
@@ -162,6 +101,72 @@ void tile_product(const uint8_t* tile, const Inputs& in, int64_t row, int64_t gr
         for (int t = 0; t < T; t++) _mm512_storeu_ps(y + i * stride + t * ROWS, sums[t][i]);
 }
 
+#if defined(TILED)
+
+// the sums of a group for 16 rows of inputs, on their way from a register to `dots`
+template <int BITS, int PLACE> inline void tile_dots(const uint8_t* whole, const int8_t* x, int64_t k, int32_t* dots) {
+    tiles::clear<PLACE>();
+    tiles::load<2 + PLACE>(x, k);
+    tiles::load<4 + PLACE>(whole, 64);
+    tiles::multiply<BITS, PLACE, 2 + PLACE, 4 + PLACE>();
+    tiles::store<PLACE>(dots);
+}
+
+// 16 outputs of `real` rows of inputs, M or fewer; `whole` has the numbers of each group, `step` bytes apart
+template <int BITS, int M>
+void tiled_rows(const uint8_t* tile, const uint8_t* whole, int64_t step, const Inputs& in, int64_t row, int64_t real,
+                int64_t groups, float* y, int64_t stride, bool first) {
+    alignas(64) int32_t dots[2][ROWS * ROWS];
+    __m512 sums[M];
+    for (int i = 0; i < M; i++) sums[i] = _mm512_setzero_ps();
+    const int8_t* x = in.whole.data() + row * groups * GROUP;
+    const float *scale = in.scale.data() + row * groups, *sum = in.sum.data() + row * groups;
+    tile_dots<BITS, 0>(whole, x, groups * GROUP, dots[0]);
+    for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS)) {
+        if (first)  // the next tile comes from memory meanwhile
+            for (int64_t line = 0; line < tile_bytes(BITS); line += 64)
+                _mm_prefetch(reinterpret_cast<const char*>(tile + groups * tile_bytes(BITS) + line), _MM_HINT_T0);
+        if (g + 1 < groups) {  // the next is multiplied while this one is scaled
+            const uint8_t* next = whole + (g + 1) * step;
+            if (g % 2) tile_dots<BITS, 0>(next, x + (g + 1) * GROUP, groups * GROUP, dots[0]);
+            else tile_dots<BITS, 1>(next, x + (g + 1) * GROUP, groups * GROUP, dots[1]);
+        }
+        const __m512 d = halves(tile);
+        for (int i = 0; i < M; i++) {
+            const __m512 scaled = _mm512_mul_ps(d, _mm512_set1_ps(scale[i * groups + g]));
+            const __m512i dot = _mm512_load_si512(dots[g % 2] + ROWS * i);
+            sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scaled, sums[i]);
+        }
+        if constexpr (BITS == 4) {
+            const __m512 m = halves(tile + minima);
+            for (int i = 0; i < M; i++) sums[i] = _mm512_fmadd_ps(m, _mm512_set1_ps(sum[i * groups + g]), sums[i]);
+        }
+    }
+    for (int i = 0; i < M; i++)
+        if (i < real) _mm512_storeu_ps(y + i * stride, sums[i]);
+}
+
+// the rows from `row` on, but for a few that are better off without; returns the first of those
+template <int BITS>
+int64_t tiled(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n) {
+    static thread_local std::vector<uint8_t> room;
+    const uint8_t* whole = tile + wholes8;
+    int64_t step = tile_bytes(BITS);
+    if constexpr (BITS == 4) {
+        step = 8 * 64;
+        room.resize(groups * step + 64);
+        uint8_t* unpacked = room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64;
+        tiles::unpack(tile, groups, unpacked);
+        whole = unpacked;
+    }
+    const int64_t from = row;
+    for (; end - row >= tiles::LEAST; row = row + ROWS < end ? row + ROWS : end)
+        tiled_rows<BITS, ROWS>(tile, whole, step, in, row, end - row, groups, y + row * n, n, row == from);
+    return row;
+}
+
+#endif
+
 #else
 
 inline __m256 halves(const uint8_t* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
@@ -242,21 +247,6 @@ void tile_product(const uint8_t* whole_tile, const Inputs& in, int64_t row, int6
 
 #else  // any other machine: the same sums, left to the compiler
 
-void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_t* count) {
-    float largest = 0;
-    for (int i = 0; i < GROUP; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
-    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-    int32_t total = 0;
-    for (int i = 0; i < GROUP; i++) {
-        const int32_t q = static_cast<int32_t>(nearbyintf(x[i] * inverse));
-        whole[i] = static_cast<int8_t>(q);
-        total += q;
-    }
-    *scale = largest / 127.0f;
-    *sum = *scale * static_cast<float>(total);
-    *count = total;
-}
-
 float half(const uint8_t* at) {
     uint16_t bits;
     memcpy(&bits, at, 2);
@@ -307,20 +297,33 @@ void tile_rows(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, 
 
 template <int BITS>
 void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, int64_t groups, int64_t n) {
-    const int64_t tiles = n / ROWS, bands = (rows + BAND - 1) / BAND;
+    const int64_t count = n / ROWS, bands = (rows + BAND - 1) / BAND;
+#if defined(TILED)
+    const bool by_tiles = rows >= tiles::LEAST && tiles::allowed();
+    if (by_tiles) tiles::take();
+#endif
 #pragma omp for collapse(2) schedule(static)
     for (int64_t band = 0; band < bands; band++)
-        for (int64_t tile = 0; tile < tiles; tile += TILES) {
+        for (int64_t tile = 0; tile < count; tile += TILES) {
             const int64_t from = band * BAND, end = from + BAND < rows ? from + BAND : rows;
             const uint8_t* at = weight + tile * groups * tile_bytes(BITS);
             float* to = y + tile * ROWS;
-            if (end - from > 1 && tile + TILES <= tiles) {
-                tile_rows<BITS, TILES>(at, in, from, end, groups, to, n);
+            int64_t row = from;
+#if defined(TILED)
+            if (by_tiles)
+                for (int t = 0; t < TILES && tile + t < count; t++)
+                    row = tiled<BITS>(at + t * groups * tile_bytes(BITS), in, from, end, groups, to + t * ROWS, n);
+#endif
+            if (end - row > 1 && tile + TILES <= count) {
+                tile_rows<BITS, TILES>(at, in, row, end, groups, to, n);
                 continue;
             }
-            for (int t = 0; t < TILES && tile + t < tiles; t++)
-                tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, from, end, groups, to + t * ROWS, n);
+            for (int t = 0; t < TILES && tile + t < count; t++)
+                tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, row, end, groups, to + t * ROWS, n);
         }
+#if defined(TILED)
+    if (by_tiles) tiles::give_back();
+#endif
 }
 
 }  // namespace
@@ -331,9 +334,10 @@ extern "C" {
 void glassformer_product(int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n) {
     static thread_local Inputs inputs;
     const int64_t groups = k / GROUP;
-    inputs.whole.resize(rows * k);
-    inputs.scale.resize(rows * groups);
-    inputs.sum.resize(rows * groups);
+    const int64_t room = (rows + ROWS - 1) / ROWS * ROWS;  // tile registers read whole ones; what is too much is not kept
+    inputs.whole.resize(room * k);
+    inputs.scale.resize(room * groups);
+    inputs.sum.resize(room * groups);
     inputs.count.resize(rows * groups);
     Inputs& in = inputs;
 #pragma omp parallel
