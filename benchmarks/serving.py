@@ -3,8 +3,8 @@
     python benchmarks/serving.py                 # tokens a second in all, time to first token, HTTP beside the engine
     python benchmarks/serving.py --rounds 1 --requests 1 --no-llama
 
-Both servers run from the Q4_1 file, on --threads threads, and one is idle while the other is asked. In a round, so many
-clients each send --requests prompts of random ids one after another, no two alike, and read a stream of exactly
+Both servers run from the Q4_1 file, on --threads threads, and one is stopped while the other is asked. In a round, so
+many clients each send --requests prompts of random ids one after another, no two alike, and read a stream of exactly
 --tokens tokens each. Times are the client's: to the first event, and between events. The clients share the processor
 with the server, on both sides alike. The second part is one stream: over HTTP, beside the same engine without it.
 """
@@ -24,7 +24,7 @@ import goals
 import torch
 from goals import Goal, compared, row_line
 from gpt import NAME, Ours, arguments, random_ids, weights_file
-from http_load import Seen, Server, ask, free_port, llama_command, load, our_command, quantile, served
+from http_load import Seen, Server, ask, free_port, llama_command, load, our_command, quantile, resting, served
 from machine import machine_limits
 from peers.llama_cpp import programs
 from rounds import machine_lines, rate, ratio, spread, take_turns
@@ -54,7 +54,8 @@ def many(given: argparse.Namespace, found: Mapping[str, Server]) -> dict[str, An
     def run(name: str) -> float:
         asked[name] += 1  # both get the same prompts in the same round
         shape = (given.streams, given.requests, given.prompt)
-        seconds, seen = asyncio.run(load(found[name], random_ids(shape, asked[name]), given.tokens))
+        with resting(server for other, server in found.items() if other != name):
+            seconds, seen = asyncio.run(load(found[name], random_ids(shape, asked[name]), given.tokens))
         check(seen, given.streams * given.requests * given.tokens, name)
         for what, values in (("first", seen.first), ("between", seen.between)):
             times[name][f"{what} p50"].append(quantile(values, 0.5))
@@ -135,7 +136,8 @@ def main() -> None:
     with ExitStack() as stack:
         found = servers(given, stack)
         result = many(given, found)
-        result["rows"].append(single(given, found[OURS]))
+        with resting(server for name, server in found.items() if name != OURS):
+            result["rows"].append(single(given, found[OURS]))
     work = (
         f"{given.streams} clients, {given.requests} requests each, {given.prompt} tokens read, {given.tokens} written"
     )
