@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,15 +36,21 @@ LENT = {  # runs that a section's commands name, without having made them: their
     ("README.md", "Classify, answer, summarize"): {"NAME": "labels", "aeslc": "prompts"},
     ("how-to.md", "Train, stop, go on"): {"A": "characters", "B": "documents"},
 }
+WRITTEN = ("small", "hf", "data/shards")  # folders that blocks of several pages write
 GIVEN = {  # names that a page's Python uses and leaves to the reader
     "README.md": "text = 'Ann wrote it.'; mail = 'one two three'",
 }
 
 
+def elsewhere(page: Path) -> bool:
+    """Whether other tests run a page: those that are named, and the pages on the paper, which test_site.py does."""
+    return page.name in ELSEWHERE or page.parent.name == "paper"
+
+
 def code() -> list[Block]:
     """The blocks that this file runs."""
     every = [block for page in PAGES for block in blocks(page)]
-    own = [block for block in every if block.language in CODE and block.page.name not in ELSEWHERE]
+    own = [block for block in every if block.language in CODE and not elsewhere(block.page)]
     return [block for block in own if not block.skipped and not any(word in block.code for word in SERVER)]
 
 
@@ -77,6 +84,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.mark.parametrize("block", [marked(block) for block in code() if block.language == "bash"])
 def test_commands_work(block: Block, shell: Shell, place: Path, trained: Trained) -> None:
     lend(trained, place, LENT.get((block.page.name, block.heading), {}))
+    for name in WRITTEN:
+        if f" {name}/" in block.code:
+            shutil.rmtree(place / name, ignore_errors=True)
     for command in filter(block.runs, commands(block.code)):
         done = shell.run(smaller(command))
         assert done.code == 0, f"{block.where}: {command}\n{done.out}{done.err}"

@@ -167,7 +167,8 @@ def _texts(folder: Path) -> None:
     lines = "".join(f"{source}\n" for source, _ in SENTENCES)
     for name in ("lines", "lines.en", "lines.txt"):
         (folder / name).write_text(lines, encoding="utf-8")
-    for name, text in (("DIR/louvre.txt", LOUVRE), ("corpus/a.txt", verses), ("corpus/b.txt", verses)):
+    texts = {"corpus/a.txt": verses, "corpus/b.txt": verses, "valid.txt": verses}
+    for name, text in ({"DIR/louvre.txt": LOUVRE} | texts).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     records = "".join(json.dumps({"text": line}) + "\n" for line in verses.splitlines() if line)

@@ -53,6 +53,7 @@ CHOICES = {
     "untied": replace(BERT, tie_head=False, head=None),
     "labels": replace(BERT, head=Classification(LABELS), pooler=True),
     "labels without a pooler": replace(BERT, head=Classification(LABELS)),
+    "labels of the mean": replace(BERT, head=Classification(LABELS), pooler=True, pooling="mean"),
     "tags": replace(BERT, head=Tagging(LABELS)),
     "spans": replace(BERT, head=Spans()),
     "mean": replace(BERT, head=Sentence()),
@@ -105,6 +106,18 @@ def test_shapes_of_each_head(head: Head | None, shape: tuple[int, ...]) -> None:
         assert output.hidden.shape == (3, 7, 16)
     if isinstance(head, Sentence):
         torch.testing.assert_close(output.logits.norm(dim=-1), torch.ones(3))
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+def test_labels_are_read_off_the_first_state_or_the_mean_of_all_real_ones(pooler: bool) -> None:
+    for pooling in ("first", "mean"):
+        network = network_of(replace(BERT, head=Classification(LABELS), pooler=pooler, pooling=pooling))
+        output = network(ids_of())
+        states = [output.hidden[0], output.hidden[1, :5], output.hidden[2]]
+        text = torch.stack([state[0] if pooling == "first" else state.mean(0) for state in states])
+        if network.pooler is not None:
+            text = torch.tanh(text @ network.pooler.dense.weight.T + network.pooler.dense.bias)
+        torch.testing.assert_close(output.logits, network.head(text))
 
 
 def test_long_sequences() -> None:

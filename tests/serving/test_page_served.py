@@ -258,7 +258,7 @@ def test_a_key_is_asked_for_and_used(browser: Any) -> None:
             page.locator('[data-name="attention-matrix"]').wait_for()
             assert page.locator("#problem").is_hidden()
             page.locator("#panel-attention .call summary").click()
-            assert "Bearer $GLASSFORMER_API_KEY" in page.locator("#panel-attention .call pre").inner_text()
+            page.locator("#panel-attention .call pre", has_text="Bearer $GLASSFORMER_API_KEY").wait_for()
             assert "secret" not in page.content() and "secret" not in page.url
 
 
@@ -322,7 +322,9 @@ def test_a_link_leads_to_the_same(browser: Any, server: Running) -> None:
 def call_of(panel: Any) -> tuple[str, dict[str, Any]]:
     """The command that asks for what a panel shows: its address, and what it sends."""
     panel.locator(".call summary").click()
-    command = shlex.split(panel.locator(".call pre").inner_text().replace("\\\n", " "))
+    call = panel.locator(".call pre", has_text="curl")  # written when it is opened
+    call.wait_for()
+    command = shlex.split(call.inner_text().replace("\\\n", " "))
     assert command[:2] == ["curl", "-s"]
     return command[2], json.loads(command[command.index("-d") + 1])
 

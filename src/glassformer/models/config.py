@@ -82,7 +82,7 @@ class MaskedLM:
 
 @dataclass(frozen=True)
 class Classification:
-    """One of `labels` for the whole text, read off the pooler's output."""
+    """One of `labels` for the whole text, read off the pooler's output, or without one what that would read."""
 
     labels: tuple[str, ...]
 
@@ -142,7 +142,8 @@ class Config:
     What later families changed: `norm` "rms" (Zhang & Sennrich 2019); `gated` feed-forwards, activation(x V) · x W
     (Shazeer 2020); no `bias` in dense layers; `scale_embedding` off (embeddings are not multiplied by √D);
     `scale_scores` off (QKᵀ is not divided by √d) and `scale_head` (states are divided by √D before a tied head), as in
-    T5; `embedding_norm` and `n_segments` (BERT); `pooler`, a dense layer with tanh on the first state (BERT);
+    T5; `embedding_norm` and `n_segments` (BERT); `pooler`, a dense layer with tanh on the first state (BERT),
+    or with `pooling` "mean" on the mean of all that are no padding, as labels without a pooler are read off too;
     `head_bias`, a number for each word of the vocabulary. `head` replaces the family's own output; `init_std` is the
     spread of fresh weights (see `assembly.initialize`).
     """
@@ -177,6 +178,7 @@ class Config:
     embedding_norm: bool = False
     n_segments: int = 0
     pooler: bool = False
+    pooling: Literal["first", "mean"] = "first"
     head_bias: bool = False
     head: Head | None = None
     init_std: float | None = None

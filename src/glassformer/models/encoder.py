@@ -8,7 +8,7 @@ from glassformer.layers.masks import padding_mask
 from glassformer.layers.sites import Tap
 from glassformer.models.assembly import initialize, stack
 from glassformer.models.config import Classification, Config
-from glassformer.models.heads import Output, Pooler, SentenceHead, encoder_head
+from glassformer.models.heads import Output, Pooler, SentenceHead, encoder_head, mean_state
 
 
 class Encoder(nn.Module):
@@ -58,5 +58,6 @@ class Encoder(nn.Module):
         if isinstance(self.head, SentenceHead):
             return self.head(hidden, real)
         if isinstance(self.config.head, Classification):
-            return self.head(hidden[:, 0] if self.pooler is None else self.pooler(hidden))
+            text = mean_state(hidden, real) if self.config.pooling == "mean" else hidden[:, 0]
+            return self.head(text if self.pooler is None else self.pooler(text))
         return self.head(hidden)

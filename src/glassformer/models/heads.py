@@ -35,14 +35,14 @@ def language_head(config: AnyConfig, token: nn.Embedding) -> Linear:
 
 
 class Pooler(nn.Module):
-    """tanh(W h₁ + b) of the first state, which stands for the text (Devlin et al. 2019)."""
+    """tanh(W h + b) of the state that stands for the text: the first (Devlin et al. 2019), or the mean of all."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
         self.dense = Linear(d_model, d_model)
 
-    def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
-        return torch.tanh(self.dense(hidden[:, 0]))
+    def forward(self, text: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        return torch.tanh(self.dense(text))
 
 
 class WordHead(nn.Module):
@@ -75,6 +75,12 @@ class LabelHead(nn.Module):
         return self.labels(self.dropout(hidden))
 
 
+def mean_state(hidden: Float[Tensor, "B T D"], real: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+    """The mean of the states of real tokens; 0 where there are none."""
+    weight = real[..., None].to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
 class SentenceHead(nn.Module):
     """One vector for the text: the mean of its real tokens' states, or the first state; of length 1 if asked."""
 
@@ -83,11 +89,7 @@ class SentenceHead(nn.Module):
         self.choice = choice
 
     def forward(self, hidden: Float[Tensor, "B T D"], real: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-        if self.choice.pooling == "cls":
-            vector = hidden[:, 0]
-        else:
-            weight = real[..., None].to(hidden.dtype)
-            vector = (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+        vector = hidden[:, 0] if self.choice.pooling == "cls" else mean_state(hidden, real)
         return F.normalize(vector, dim=-1) if self.choice.normalize else vector
 
 

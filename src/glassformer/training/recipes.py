@@ -25,7 +25,7 @@ from glassformer.training.sections import Text as Text
 from glassformer.training.sections import Training as Training
 
 # What [model] may still say where a training starts from a model, which brings all else.
-ADJUSTABLE = ("dropout", "attention_dropout", "activation_dropout")
+ADJUSTABLE = ("dropout", "attention_dropout", "activation_dropout", "pooling")
 _SIZES = {
     "language-modeling": "gpt2",
     "masked-language-modeling": "bert-base",
@@ -39,7 +39,8 @@ _FROM_TOKENIZER = ("vocab_size", "source_vocab_size", "pad_id", "bos_id", "eos_i
 class Recipe:
     """A whole experiment. `model` is a size's name under "size" with any field of its config (`Config`,
     `RecurrentConfig`, `ConvolutionalConfig`) beside it; where
-    `finetune.model` names a model to start from, only its dropouts (`ADJUSTABLE`) may be given."""
+    `finetune.model` names a model to start from, only its dropouts and what labels are read off (`ADJUSTABLE`)
+    may be given."""
 
     name: str = "translation"
     task: Task = "translation"

@@ -97,7 +97,7 @@ def _write_config(config: Config) -> dict[str, Any]:
     plain_heads(config)
     head = config.head or MaskedLM()
     pooled = isinstance(head, Classification) or (isinstance(head, Sentence) and config.pooler)
-    fixed(config, activation_dropout=0.0, pooler=pooled)
+    fixed(config, activation_dropout=0.0, pooler=pooled, pooling="first")
     if not config.n_segments:
         raise InputError("'n_segments' must be at least 1, got 0.")
     if isinstance(head, MaskedLM):
