@@ -36,7 +36,10 @@ LENT = {  # runs that a section's commands name, without having made them: their
     ("README.md", "Classify, answer, summarize"): {"NAME": "labels", "aeslc": "prompts"},
     ("how-to.md", "Train, stop, go on"): {"A": "characters", "B": "documents"},
 }
-WRITTEN = ("small", "hf", "data/shards")  # folders that blocks of several pages write
+WRITTEN = {  # folders that blocks of several pages write, by what such a block says
+    **{" small/": "small", " hf/": "hf", " data/shards/": "data/shards"},
+    "recipes/gpt3-small.toml": "runs/gpt3-small",
+}
 GIVEN = {  # names that a page's Python uses and leaves to the reader
     "README.md": "text = 'Ann wrote it.'; mail = 'one two three'",
 }
@@ -84,8 +87,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.mark.parametrize("block", [marked(block) for block in code() if block.language == "bash"])
 def test_commands_work(block: Block, shell: Shell, place: Path, trained: Trained) -> None:
     lend(trained, place, LENT.get((block.page.name, block.heading), {}))
-    for name in WRITTEN:
-        if f" {name}/" in block.code:
+    for said, name in WRITTEN.items():
+        if said in block.code:
             shutil.rmtree(place / name, ignore_errors=True)
     for command in filter(block.runs, commands(block.code)):
         done = shell.run(smaller(command))
