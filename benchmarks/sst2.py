@@ -9,7 +9,8 @@ the mean of all states: a masked language model has taught the first one nothing
 1; the best on dev is trained with seeds 1, 2 and 3, and these three models alone see the test part. Bag-of-words
 logistic regression (its strength chosen on dev from as many values) stands beside them.
 
-What is done already in the runs' folder is not done again: the search may be stopped and begun anew.
+What is done already in the runs' folder is not done again: the search may be stopped and begun anew. So a search with
+other keys (`--set`) wants another folder.
 """
 
 from __future__ import annotations
