@@ -35,7 +35,7 @@ class Theirs:
 
         shape = {"n_layer": given.layers, "n_embd": given.width, "n_head": given.heads, "n_positions": given.context}
         rates = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        self.network = GPT2LMHeadModel(GPT2Config(given.vocabulary, **shape, **rates)).cuda().train()
+        self.network = GPT2LMHeadModel(GPT2Config(vocab_size=given.vocabulary, **shape, **rates)).cuda().train()
         self.forward: Any = torch.compile(self.network) if compile else self.network
         rate, betas = ADAMW["lr"], tuple(ADAMW["betas"])  # type: ignore[arg-type]
         self.optimizer = torch.optim.AdamW(

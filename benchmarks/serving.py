@@ -2,11 +2,13 @@
 
     python benchmarks/serving.py                 # tokens a second in all, time to first token, HTTP beside the engine
     python benchmarks/serving.py --rounds 1 --requests 1 --no-llama
+    python benchmarks/serving.py --parts single  # HTTP beside the engine alone
 
 Both servers run from the Q4_1 file, on --threads threads, and one is stopped while the other is asked. In a round, so
 many clients each send --requests prompts of random ids one after another, no two alike, and read a stream of exactly
 --tokens tokens each. Times are the client's: to the first event, and between events. The clients share the processor
-with the server, on both sides alike. The second part is one stream: over HTTP, beside the same engine without it.
+with the server, on both sides alike. The second part is one stream: over HTTP, beside the same engine without it; the
+server is a new one then, and no other program is loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import goals
@@ -34,11 +36,15 @@ TOKENS, FIRST, HTTP = goals.STREAMS, Goal(1.0, 0.5, at_most=True), Goal(1.05, 1.
 Times = dict[str, dict[str, list[float]]]
 
 
+def our_server(given: argparse.Namespace) -> AbstractContextManager[Server]:
+    """Ours, as it is asked in both parts."""
+    command = our_command(NAME, given.precision, given.streams, given.streams, port := free_port())
+    return served(OURS, NAME, command, port, given.threads)
+
+
 def servers(given: argparse.Namespace, stack: ExitStack) -> dict[str, Server]:
     """Ours, and llama-server unless it is left out."""
-    found, port = {}, free_port()
-    command = our_command(NAME, given.precision, given.streams, given.streams, port)
-    found[OURS] = stack.enter_context(served(OURS, NAME, command, port, given.threads))
+    found = {OURS: stack.enter_context(our_server(given))}
     if not given.no_llama:
         port, folder = free_port(), programs(given.llama_bin, given.threads)
         command = llama_command(folder, weights_file(), given.threads, given.streams, port)
@@ -124,6 +130,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--single-tokens", type=int, default=128, help="tokens of the one stream")
     parser.add_argument("--precision", default="stored")
+    parser.add_argument("--parts", nargs="+", choices=["many", "single"], default=["many", "single"])
     parser.add_argument("--no-llama", action="store_true", help="ours alone")
     return parser.parse_args()
 
@@ -133,11 +140,13 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     for kind in ("one", "many", "prompt"):
         Ours(given.precision, kind).ready()  # compiled code is there before the server starts
-    with ExitStack() as stack:
-        found = servers(given, stack)
-        result = many(given, found)
-        with resting(server for name, server in found.items() if name != OURS):
-            result["rows"].append(single(given, found[OURS]))
+    result: dict[str, Any] = {"tokens_per_second": {}, "seconds": {}, "rows": []}
+    if "many" in given.parts:
+        with ExitStack() as stack:
+            result = many(given, servers(given, stack))
+    if "single" in given.parts:
+        with our_server(given) as server:
+            result["rows"].append(single(given, server))
     work = (
         f"{given.streams} clients, {given.requests} requests each, {given.prompt} tokens read, {given.tokens} written"
     )

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 
 from glassformer.checkpoints import native
 from glassformer.checkpoints.families import families
 from glassformer.checkpoints.files import checksum
-from glassformer.checkpoints.native import INDEX, TOKENIZER, WEIGHTS, find, load, save
+from glassformer.checkpoints.native import INDEX, TOKENIZER, WEIGHTS, find, load, read_index, save
 from glassformer.checkpoints.tensors import read_tensors
 from glassformer.errors import InputError
 from glassformer.models.config import Config, Learned
@@ -75,6 +76,19 @@ def test_what_is_saved_comes_back(tmp_path: Path, fields: dict[str, Any]) -> Non
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_special_tokens_of_unusual_names_come_back(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer.from_str(tokenizer()._backend.to_str())
+    named = Tokenizer(backend, specials={"eos": "six"})
+    save(tmp_path, network(), named, PIPELINE, "translation")
+    loaded = load(tmp_path).tokenizer
+    assert (loaded.specials, loaded.special_ids) == (named.specials, named.special_ids)
+    assert loaded.eos_id == named.id_of("six") != tokenizer().eos_id
+    assert read_index(tmp_path).format == 5 and read_index(saved(tmp_path / "usual")).format == 1
+    edit(tmp_path, lambda content: content.update(specials={"eos": "seven"}))
+    with pytest.raises(InputError, match="eos token must be in the vocabulary"):
+        load(tmp_path)
+
+
 def test_a_tied_tensor_is_stored_once_and_stays_tied(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     net = load(folder).network
@@ -123,7 +137,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=5), "has format 5; this version .* reads up to 4. Upgrade"),
+        (lambda c: c.update(format=6), "has format 6; this version .* reads up to 5. Upgrade"),
         (lambda c: c.update(format=0), "'format' must be 1 or more"),
         (lambda c: c.update(famly="x"), "unknown key 'famly'. Did you mean 'family'"),
         (lambda c: c.update(family="encoder-decoder-x"), "Did you mean 'encoder-decoder'"),

@@ -223,6 +223,17 @@ def test_tokenizers_are_saved_loaded_and_copied(name, tmp_path):
         assert other.encode(text) == tokenizer.encode(text)
 
 
+def test_roles_of_unusual_names_are_told(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    assert own("bpe").unusual_roles == wordpiece().unusual_roles == {}
+    backend = tokenizers.Tokenizer.from_str(own("bpe")._backend.to_str())
+    named = Tokenizer(backend, specials={"eos": "▁A", "bos": "<s>"})
+    assert named.unusual_roles == {"eos": "▁A"}
+    named.save(path)
+    loaded = Tokenizer.load(path, specials=named.unusual_roles)
+    assert (loaded.specials, loaded.special_ids) == (named.specials, named.special_ids)
+
+
 def test_ids_without_a_token_and_text_that_is_none():
     assert wordpiece().decode([5, 10**6, -100]) == "a"
     with pytest.raises(InputError, match="lone surrogates"):

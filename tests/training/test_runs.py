@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from tiny_runs import tiny_recipe
 
 from glassformer.checkpoints.native import load
 from glassformer.checkpoints.tensors import network_tensors, read_tensors
 from glassformer.errors import InputError
+from glassformer.text.tokenizer import Tokenizer
 from glassformer.training.averaging import average
 from glassformer.training.display import Display, Silent, duration, size
 from glassformer.training.experiment import train
@@ -42,6 +44,14 @@ def test_a_run_says_how_it_was_made(finished: Path) -> None:
     assert about["versions"]["torch"] == torch.__version__
     assert read_recipe(finished / "recipe.toml") == tiny_recipe()
     assert (finished / "tokenizer.json").is_file()
+
+
+def test_a_run_keeps_special_tokens_of_unusual_names(tmp_path: Path) -> None:
+    usual = Tokenizer.train(["a b c"], kind="word", vocab_size=9, min_frequency=1)
+    named = Tokenizer(tokenizers.Tokenizer.from_str(usual._backend.to_str()), specials={"eos": "c"})
+    for name, one in (("usual", usual), ("named", named)):
+        Run.create(tmp_path / name, tiny_recipe(), one, {"command": "train"})
+        assert Run.open(tmp_path / name).tokenizer().specials == one.specials
 
 
 def test_metrics_have_a_line_every_log_every_steps_and_one_an_evaluation(finished: Path) -> None:

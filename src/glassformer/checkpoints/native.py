@@ -45,7 +45,9 @@ from glassformer.settings import from_mapping, to_mapping
 from glassformer.text.pipeline import TextPipeline
 from glassformer.text.tokenizer import Tokenizer
 
-FORMAT = 4  # the newest that is read; 2 is written for quantised weights, 3 for adapters, 4 for shards, else 1
+FORMAT = 5
+"""The newest that is read. Written is what a checkpoint needs: 5 for special tokens of unusual names, 4 for shards, 3
+for adapters, 2 for quantised weights, else 1."""
 INDEX = "glassformer.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
@@ -84,6 +86,7 @@ class _Index:
     checksum: str = ""
     precision: str = ""
     adapter: Adapter | None = None
+    specials: dict[str, str] = field(default_factory=dict)
 
 
 def save(
@@ -128,8 +131,9 @@ def save(
         files = dict(shards) if shards else {WEIGHTS: write_tensors(_new(folder, WEIGHTS), tensors)}
         if adapter is None:
             files[TOKENIZER] = _write_tokenizer(folder, tokenizer)
+        specials = tokenizer.unusual_roles if adapter is None else {}
         content = {
-            "format": 4 if shards else 3 if adapter else 2 if precision else 1,
+            "format": 5 if specials else 4 if shards else 3 if adapter else 2 if precision else 1,
             "family": kind,
             "config": config,
             "task": task,
@@ -139,6 +143,7 @@ def save(
             "extra": extra or {},
             **({"precision": precision} if precision else {}),
             **({"adapter": to_mapping(adapter)} if adapter else {}),
+            **({"specials": specials} if specials else {}),
         }
         write_json(folder / INDEX, {**content, "checksum": checksum(content)})
     finally:
@@ -175,7 +180,10 @@ def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None
     pipeline = from_mapping(TextPipeline, index.text, f"{where} [text]")
     weights = _weights(folder, index)
     held = None if index.adapter is None else _base(index.adapter, folder, base)
-    tokenizer = Tokenizer.load(_verified(folder, TOKENIZER, index)) if held is None else held.tokenizer
+    if held is None:
+        tokenizer = Tokenizer.load(_verified(folder, TOKENIZER, index), specials=index.specials)
+    else:
+        tokenizer = held.tokenizer
     if tokenizer.vocab_size > config.vocab_size:  # embeddings may have rows to spare
         raise InputError(
             f"{folder}: the vocabulary does not fit the network: {TOKENIZER} has {tokenizer.vocab_size} tokens, "

@@ -18,8 +18,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from glassformer.errors import InputError
 from glassformer.text import sentencepiece as sp
+from glassformer.text.roles import ROLES
 from glassformer.text.sentencepiece import around, frame
-from glassformer.text.tokenizer import ROLES, Tokenizer
+from glassformer.text.tokenizer import Tokenizer
 
 LAYOUTS: tuple[tuple[str, ...], ...] = (
     ("tokenizer.json",),

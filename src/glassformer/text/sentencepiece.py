@@ -18,7 +18,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from glassformer.errors import InputError
-from glassformer.text.tokenizer import ROLES
+from glassformer.text.roles import ROLES
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 LARGEST_FILE = 256 * 2**20

@@ -19,23 +19,12 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from glassformer.errors import InputError, did_you_mean
 from glassformer.text.encodings import SPACE, Frame, frame_of, ranges_of
+from glassformer.text.roles import roles_of
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 KINDS = ("bpe", "word", "character")
 Kind = Literal["bpe", "word", "character"]
-
-# How the tokens with a role are usually spelled, the most telling first. `<s>` and `</s>` frame the text of models that
-# fill masks (RoBERTa, XLM-R), and only there do they play [CLS] and [SEP].
-ROLES: Mapping[str, tuple[str, ...]] = {
-    "pad": ("<pad>", "[PAD]", "<|pad|>"),
-    "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>"),
-    "eos": ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
-    "unk": ("<unk>", "[UNK]", "<|unk|>"),
-    "cls": ("[CLS]", "<cls>"),
-    "sep": ("[SEP]", "<sep>"),
-    "mask": ("[MASK]", "<mask>", "<|mask|>"),
-}
 
 # Punctuation stands alone, with the space before it if there is one, so that "Yes, sir." and its Moses-tokenised form
 # "Yes , sir ." cost equally many tokens. Moses' escapes (&apos;) are one symbol, a run of the same mark is one ("..."),
@@ -60,7 +49,7 @@ class Tokenizer:
         backend.no_truncation()
         self._backend = backend
         self._lock = threading.Lock()  # the backend has one switch for "read specials", shared by all threads
-        self.specials: dict[str, str] = _roles(backend, specials or {})
+        self.specials: dict[str, str] = roles_of(backend, specials or {})
         added = backend.get_added_tokens_decoder()
         self.special_ids: frozenset[int] = frozenset(i for i, token in added.items() if token.special)
         self._hidden = frozenset((PAD, BOS, EOS)) if self._own else self.special_ids
@@ -294,8 +283,16 @@ class Tokenizer:
         return "word" if isinstance(self._backend.pre_tokenizer, pre_tokenizers.WhitespaceSplit) else "character"
 
     def save(self, path: str | Path) -> None:
-        """Write `tokenizer.json`, Hugging Face's format; `pretrained.tokenizer_files` keeps unusual roles too."""
+        """Write `tokenizer.json`, Hugging Face's format. It has no place for `unusual_roles`: keep them beside it.
+        (`pretrained.tokenizer_files` writes them as other programs read them.)
+        """
         Path(path).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+
+    @property
+    def unusual_roles(self) -> dict[str, str]:
+        """The `specials` that `Tokenizer.load` has to be given, as usual spellings do not tell them."""
+        usual = roles_of(self._backend, {})
+        return {role: token for role, token in self.specials.items() if usual.get(role) != token}
 
     @classmethod
     def load(cls, path: str | Path, *, specials: Mapping[str, str] | None = None) -> Tokenizer:
@@ -341,25 +338,6 @@ def _is_own(backend: tokenizers.Tokenizer) -> bool:
         name, came = SPECIALS[wrong[0]], backend.token_to_id(SPECIALS[wrong[0]])
         raise InputError(f"the tokenizer must have {name} as id {wrong[0]}, it has {came}; train one with glassformer.")
     return not wrong
-
-
-def _roles(backend: tokenizers.Tokenizer, given: Mapping[str, str]) -> dict[str, str]:
-    """The token of each role: as given, else what the model names, else the usual spelling."""
-    for role, token in given.items():
-        if role not in ROLES:
-            raise InputError(f"'{role}' is no role of a special token.{did_you_mean(role, ROLES)}")
-        if backend.token_to_id(token) is None:
-            raise InputError(f"the {role} token must be in the vocabulary, which has no {token!r}.")
-    known = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
-    backend.add_special_tokens([token for token in given.values() if backend.token_to_id(token) not in known])
-    spellings = dict(ROLES)
-    unknown = getattr(backend.model, "unk_token", None)
-    if unknown is not None:
-        spellings["unk"] = (unknown, *spellings["unk"])
-    if any(backend.token_to_id(token) is not None for token in ("<mask>", given.get("mask", "<mask>"))):
-        spellings |= {"cls": (*spellings["cls"], "<s>"), "sep": (*spellings["sep"], "</s>")}
-    has = {role: [name for name in names if backend.token_to_id(name) is not None] for role, names in spellings.items()}
-    return {role: names[0] for role, names in has.items() if names} | dict(given)
 
 
 def _most_frequent(texts: Sequence[str], most: int) -> list[str]:

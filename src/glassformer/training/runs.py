@@ -46,7 +46,8 @@ class Run:
         try:
             (temporary / "checkpoints").mkdir(parents=True)
             write_bytes(temporary / RECIPE, recipe_toml(recipe).encode())
-            write_json(temporary / ABOUT, about)
+            specials = tokenizer.unusual_roles
+            write_json(temporary / ABOUT, {**about, **({"specials": specials} if specials else {})})
             tokenizer.save(temporary / TOKENIZER)
             (temporary / METRICS).touch()
             os.rename(temporary, folder)
@@ -72,7 +73,7 @@ class Run:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer trained when the run began."""
-        return Tokenizer.load(self.folder / TOKENIZER)
+        return Tokenizer.load(self.folder / TOKENIZER, specials=self.about.get("specials"))
 
     def rewrite_recipe(self, recipe: Recipe) -> None:
         """Store a recipe with other overrides, such as more steps."""
