@@ -21,6 +21,7 @@ from glassformer.generation.engine import generate
 from glassformer.generation.requests import Event, Request, Result, joined
 from glassformer.generation.sampling import Sampling
 from glassformer.models.config import Banded
+from glassformer.serving import batching as batching_module
 from glassformer.serving.batching import Batching, Closed, Full
 from glassformer.serving.streams import Stream
 from glassformer.tasks.model import Model
@@ -175,6 +176,32 @@ def test_a_loop_is_called_once_a_step_for_all_of_its_streams(monkeypatch: pytest
         tokens = batching.figures.generated_tokens
     assert tokens == new * (count + 1)
     assert calls <= 2 * new < tokens / 2
+
+
+@pytest.mark.parametrize(("together", "least", "most"), [(3600.0, 2, 3), (0.0, 50, 60)])
+def test_fast_tokens_are_handed_over_together(
+    monkeypatch: pytest.MonkeyPatch, together: float, least: int, most: int
+) -> None:
+    """One stream after its first token, then a whole one: a call for a first token and for each end, or for all."""
+    monkeypatch.setattr(batching_module, "TOGETHER", together)
+    calls: list[int] = []
+
+    async def two(batching: Batching) -> list[list[Event]]:
+        loop = asyncio.get_running_loop()
+        before = loop.call_soon_threadsafe
+        gate = Gate(free=1)
+        first = batching.submit(held(gate, 30))
+        begun = await anext(first)
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *given: (calls.append(1), before(*given))[1])
+        gate.opened.set()
+        rest = await _listened(first)
+        return [[begun, *rest], await _listened(batching.submit(request(1, new=30)))]
+
+    with service(streams=2, prefix_bytes=0) as batching:
+        found = asyncio.run(two(batching))
+    same(joined(found[1]), alone(request(1, new=30)))
+    assert len(joined(found[0]).ids) == 30
+    assert least <= len(calls) <= most
 
 
 async def _listened(stream: Stream) -> list[Event]:

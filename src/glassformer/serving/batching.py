@@ -10,7 +10,7 @@ import atexit
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +31,9 @@ PREFIX_BYTES = 256 * 2**20
 
 PAUSE = 0.1
 """Seconds that running answers wait, at most and about, for prompts that are read between two of their tokens."""
+
+TOGETHER = 0.02
+"""Seconds: tokens that come faster are handed over together, as each time takes the processor from the next token."""
 
 _Command = tuple[Literal["ask", "leave", "look"], Answer | None]
 
@@ -74,6 +77,8 @@ class Batching:
         most = memory_share(1, model.device) if memory is None else memory
         self._admission = Admission(self._engine.network, most)
         self._commands: SimpleQueue[_Command] = SimpleQueue()
+        self._uncalled: dict[Answer, None] = {}  # those who have been told something that they do not know of
+        self._called = 0.0
         self._lock = threading.Lock()
         self._open = 0
         self._refused = 0
@@ -248,6 +253,7 @@ class Batching:
         return False
 
     def _start(self, answer: Answer, held: int, state: Any) -> None:
+        self._call_all(time.monotonic())  # reading a prompt takes longer than a token
         answer.name = self._engine.add(answer.request, state, held)
         self._running[answer.name] = answer
         answer.reused = held
@@ -267,7 +273,21 @@ class Batching:
             if (answer := self._running.get(event.request)) is not None:
                 self._tell(answer, event, now)
                 told.append(answer)
-        wake(told)
+        self._call(told, events, now)
+
+    def _call(self, told: Iterable[Answer], events: Sequence[Event], now: float) -> None:
+        """Call those who listen, `TOGETHER` after the last call at the soonest; first and last tokens do not wait."""
+        self._uncalled.update(dict.fromkeys(told))
+        ended = any(event.finish_reason is not None or event.error is not None for event in events)
+        if ended or now - self._called >= TOGETHER or not all(one.called for one in self._running.values()):
+            self._call_all(now)
+
+    def _call_all(self, now: float) -> None:
+        wake(self._uncalled)
+        for answer in self._uncalled:
+            answer.called = True
+        self._uncalled.clear()
+        self._called = now
 
     def _fail(self, error: Exception) -> None:
         """All that runs ends by an error; what waits goes on with a new engine."""

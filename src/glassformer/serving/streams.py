@@ -32,6 +32,7 @@ class Answer:
     name: int = -1
     reused: int = 0
     over: bool = False
+    called: bool = False
     told: queue.SimpleQueue[Told] = field(default_factory=queue.SimpleQueue)
     loop: asyncio.AbstractEventLoop | None = None
     waiter: asyncio.Future[None] | None = None
