@@ -52,6 +52,7 @@ SMALLER = {
     "wiki-bert": {**STEPS, **ENCODER, **PIECES, "training.batch_tokens": 256},
     "sst2": {**STEPS, "training.batch_tokens": 128},
     "squad": {**STEPS, "training.batch_tokens": 256},
+    "squad-rules": {**STEPS, "training.batch_tokens": 256},
     "squad-refusal": {**STEPS, "training.batch_tokens": 256},
     "aeslc": {**STEPS, "training.batch_tokens": 128},
     "aeslc-scratch": {**STEPS, **ENCODER, **DECODER, **PIECES, "training.batch_tokens": 256},

@@ -57,6 +57,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "wiki-bert": {**STEPS, **WIDTH, "model.n_encoder_layers": 2, **PIECES, **FEW},
     "sst2": TUNED,
     "squad": {**TUNED, "training.batch_tokens": 256},
+    "squad-rules": {**TUNED, "training.batch_tokens": 256},
     "squad-refusal": {**TUNED, "training.batch_tokens": 256},
     "aeslc": {**TUNED, "training.batch_tokens": 512, "evaluation.metric": "loss"},
     "aeslc-scratch": {**STEPS, **WIDTH, **DEPTHS, **PIECES, **FEW, "evaluation.metric": "loss"},

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from tiny_tasks import Trained, prepared, squad
+from tiny_tasks import Trained, prepared
 
 import glassformer as gf
 from glassformer.errors import InputError
 from glassformer.models.config import Spans
 from glassformer.tasks.answer import answers_of, best_refusal, evaluate_answers
-from glassformer.text.questions import Answer, Question
-from glassformer.training.jobs.answering import split_questions, unanswerable
+from glassformer.text.questions import Question
+from glassformer.training.jobs.answering import split_questions
 from glassformer.training.recipes import Data
 from glassformer.training.runs import Run
 
@@ -101,6 +98,7 @@ def test_contexts_are_cut_into_pieces_that_cover_them(trained: Trained) -> None:
         ({"data_stride": 19}, "The train data: question 1 .* fewer than the stride of 19"),
         ({"data_occurrence": "first"}, "'occurrence' must be"),
         ({"data_negatives": -1.0}, "'negatives' must be at least 0, got -1.0"),
+        ({"data_negatives": 1.0, "data_negative_kinds": []}, "at least one kind of paragraph, nearest"),
     ],
 )
 def test_what_a_recipe_of_questions_says_wrongly(trained: Trained, overrides: dict[str, Any], message: str) -> None:
@@ -161,47 +159,6 @@ def test_lists_that_cannot_be_followed(root: Path, choices: dict[str, Any], spli
 
 
 # --- Questions without an answer --------------------------------------------------------------------------------------
-
-
-def some_questions(seed: int, articles: int) -> list[Question]:
-    draw = random.Random(seed)
-    return [
-        Question(one["id"], one["question"], part["context"], tuple(answers(one)), article["title"])
-        for article in squad(draw, articles, 0.2)["data"]
-        for part in article["paragraphs"]
-        for one in part["qas"]
-    ]
-
-
-def answers(one: dict[str, Any]) -> list[Answer]:
-    return [Answer(found["text"], found["answer_start"]) for found in one["answers"]]
-
-
-@given(seed=st.integers(0, 999), articles=st.integers(1, 5), share=st.sampled_from([0.0, 0.3, 1.0, 2.5]))
-def test_negatives_are_questions_beside_other_paragraphs_of_their_article(
-    seed: int, articles: int, share: float
-) -> None:
-    asked = some_questions(seed, articles)
-    found = unanswerable(asked, share, seed)
-    assert found == unanswerable(asked, share, seed)
-    assert len(found) <= round(share * len(asked))
-    by_id = {(one.title, one.id): one for one in asked}
-    possible = 0
-    for one in asked:
-        others = {other.context for other in asked if other.title == one.title} - {one.context}
-        possible += any(not any(answer.text in other for answer in one.answers) for other in others)
-    if share == 1.0:
-        assert len(found) == possible
-    for one in found:
-        assert one.id.endswith("-no") and one.answers == ()
-        origin = by_id[one.title, one.id.removesuffix("-no")]
-        assert one.question == origin.question and one.context != origin.context
-        assert one.context in {other.context for other in asked if other.title == one.title}
-        assert not any(answer.text in one.context for answer in origin.answers)
-
-
-def test_articles_of_one_paragraph_give_no_negatives() -> None:
-    assert unanswerable([one for one in some_questions(1, 3) if one.id.split("-")[1] == "0"], 5.0, 0) == []
 
 
 def test_negatives_are_counted_and_drawn_by_the_seed(trained: Trained) -> None:

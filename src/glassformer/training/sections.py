@@ -21,6 +21,7 @@ Task = Literal[
     "summarization",
 ]
 TASKS: tuple[str, ...] = get_args(Task)
+Negative = Literal["paragraph", "nearest", "value", "opposite"]
 
 
 def _at_least(least: int, name: str, value: float) -> None:
@@ -48,8 +49,9 @@ class Data:
     question answering). What is longer is refused, or cut off at the end with `truncate`; contexts of questions are
     read in pieces, `stride` tokens from one to the next. `train_titles`, `valid_titles` and `test_titles` name articles
     of the question files: a split with such a list reads these alone, one without reads those that are in no list.
-    `negatives` adds so many times the training questions, each beside another paragraph of its article, as questions
-    without an answer. `prompt` is what a decoder reads before it summarizes, with {text} for the document.
+    `negatives` adds so many times the training questions as questions without an answer, made by rule: each beside
+    another paragraph of its article, or in turn as `negative_kinds` says (`training/jobs/unanswerable.py`). `prompt` is
+    what a decoder reads before it summarizes, with {text} for the document.
     """
 
     kind: Literal["pairs", "dates", "people"] = "pairs"
@@ -71,6 +73,7 @@ class Data:
     valid_titles: list[str] = field(default_factory=list)
     test_titles: list[str] = field(default_factory=list)
     negatives: float = 0.0
+    negative_kinds: list[Negative] = field(default_factory=lambda: ["paragraph"])
     prompt: str = ""
     people: int = 0
     variants: int = 24

@@ -32,7 +32,7 @@ from glassformer.factuality.retrieval import Index
 from glassformer.tasks.intervals import bootstrap
 from glassformer.tasks.squad import f1
 from glassformer.text.questions import Question, read_questions
-from glassformer.training.jobs.answering import unanswerable
+from glassformer.training.jobs.unanswerable import unanswerable
 from glassformer.training.recipes import read_recipe
 
 if TYPE_CHECKING:

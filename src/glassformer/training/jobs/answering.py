@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections import defaultdict
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from glassformer.errors import InputError, did_you_mean
@@ -34,6 +32,7 @@ from glassformer.training.jobs.job import (
     spread,
     train_tokenizer,
 )
+from glassformer.training.jobs.unanswerable import unanswerable
 from glassformer.training.recipes import Data, Recipe
 
 SPLITS = ("train", "valid", "test")
@@ -62,37 +61,13 @@ def split_questions(data: Data, split: str, root: Root = None) -> list[Question]
     return found
 
 
-def unanswerable(questions: list[Question], share: float, seed: int) -> list[Question]:
-    """`share` times as many questions, each beside another paragraph of its article: one that does not hold any of the
-    texts of its answers. Drawn by `seed`; articles of one paragraph give none."""
-    contexts: dict[str, list[str]] = defaultdict(list)
-    for question in questions:
-        if question.context not in contexts[question.title][-1:]:
-            contexts[question.title].append(question.context)
-    random = np.random.default_rng([seed, 3])
-    count = round(share * len(questions))
-    order = np.concatenate([random.permutation(len(questions)) for _ in range(count // len(questions) + 1)])[:count]
-    found = []
-    for row in order.tolist():
-        question = questions[row]
-        others = [
-            context
-            for context in contexts[question.title]
-            if context != question.context and not any(answer.text in context for answer in question.answers)
-        ]
-        if others:
-            context = others[int(random.integers(len(others)))]
-            found.append(dataclasses.replace(question, id=f"{question.id}-no", context=context, answers=()))
-    return found
-
-
 def prepare(given: Given) -> Prepared:
     """Read train and valid, cut contexts into pieces. `InputError` for whatever is wrong with the files."""
     recipe = given.recipe
     data = recipe.data
     train, valid = (split_questions(data, split, given.root) for split in ("train", "valid"))
     if data.negatives:
-        train = [*train, *unanswerable(train, data.negatives, recipe.training.seed)]
+        train = [*train, *unanswerable(train, data.negatives, recipe.training.seed, data.negative_kinds)]
     tokenizer = given.known_tokenizer() or train_tokenizer(
         recipe, [text for one in train for text in (one.question, one.context)], framed=True
     )
