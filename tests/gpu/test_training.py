@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_runs import assert_same
+from tiny_runs import assert_same, stopped_after
 from tiny_tasks import TASKS, TUNED, Trained
 
 from glassformer.training.display import Silent
 from glassformer.training.experiment import resume
 from glassformer.training.runs import Run
-from glassformer.training.trainer import Interrupted, Trainer
 
 ON_GPU = {"training_device": "cuda", "training_compile": False}
 
@@ -35,18 +34,9 @@ def test_losses_equal_those_of_the_cpu(trained: Trained, tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_stopped_and_resumed_is_bit_equal(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, device: object
-) -> None:
-    whole, step = trained.train(name, tmp_path / "whole", **ON_GPU), Trainer._step
-
-    def stop_after_five(self: Trainer, cursor: object) -> None:
-        step(self, cursor)  # type: ignore[arg-type]
-        if self.progress.step == 5:
-            self._stop = "Ctrl-C"
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="after step 5"):
-        patch.setattr(Trainer, "_step", stop_after_five)
+def test_stopped_and_resumed_is_bit_equal(trained: Trained, tmp_path: Path, name: str, device: object) -> None:
+    whole = trained.train(name, tmp_path / "whole", **ON_GPU)
+    with stopped_after(5):
         trained.train(name, tmp_path / "run", **ON_GPU)
     resume(tmp_path / "run", data_root=trained.data, display=Silent())
     assert_same(whole, tmp_path / "run")

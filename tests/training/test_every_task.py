@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tiny_runs import assert_same, metrics
+from tiny_runs import assert_same, metrics, stopped_after
 from tiny_tasks import FRESH, TASKS, TUNED, Trained
 
 import glassformer as gf
@@ -16,7 +16,6 @@ from glassformer.training.experiment import resume
 from glassformer.training.recipes import read_recipe, recipe_toml
 from glassformer.training.runs import Run
 from glassformer.training.sections import METRICS
-from glassformer.training.trainer import Interrupted, Trainer
 
 TASK_OF = {name: FRESH[TUNED[name][1] if name in TUNED else name]["task"] for name in TASKS}
 NAMES = {  # what a checkpoint says that it is for
@@ -61,19 +60,10 @@ def test_a_run_is_a_model_with_the_verb_of_its_task(trained: Trained, name: str)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_stopped_and_resumed_is_bit_equal(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_stopped_and_resumed_is_bit_equal(trained: Trained, tmp_path: Path, name: str) -> None:
     """Ctrl-C at step 5, between two log lines, two checkpoints and two evaluations."""
-    whole, step = trained(name), Trainer._step
-
-    def stop_after_five(self: Trainer, cursor: object) -> None:
-        step(self, cursor)  # type: ignore[arg-type]
-        if self.progress.step == 5:
-            self._stop = "Ctrl-C"
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="after step 5"):
-        patch.setattr(Trainer, "_step", stop_after_five)
+    whole = trained(name)
+    with stopped_after(5):
         trained.train(name, tmp_path / "run")
     assert max(Run.open(tmp_path / "run").checkpoints()) == 5
     resume(tmp_path / "run", data_root=trained.data, display=Silent())

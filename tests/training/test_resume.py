@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import assert_same, metrics, tiny_recipe
+from tiny_runs import assert_same, metrics, stopped_after, tiny_recipe
 
 from glassformer.checkpoints.native import INDEX, WEIGHTS, find, load
 from glassformer.training.display import Silent
 from glassformer.training.experiment import resume, train
 from glassformer.training.runs import Run
-from glassformer.training.trainer import Trainer
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -38,23 +37,12 @@ def test_killed_at_random_and_resumed_is_bit_equal(corpus: Path, task: str, mode
     assert not list((corpus / "killed" / "checkpoints").glob(".*")), f"seed {seed}: leftovers"
 
 
-def test_stopped_between_log_lines_and_resumed_is_bit_equal(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_between_log_lines_and_resumed_is_bit_equal(corpus: Path, tmp_path: Path) -> None:
     """Ctrl-C at step 5, in the middle of a window of two: the window's sums are in the checkpoint."""
     recipe = tiny_recipe()
     train(recipe, run=tmp_path / "whole", data_root=corpus, display=Silent())
-    step = Trainer._step
-
-    def stop_after_five(self: Trainer, cursor: object) -> None:
-        step(self, cursor)  # type: ignore[arg-type]
-        if self.progress.step == 5:
-            self._stop = "Ctrl-C"
-
-    monkeypatch.setattr(Trainer, "_step", stop_after_five)
-    with pytest.raises(KeyboardInterrupt, match=f"after step 5.*--resume {tmp_path / 'stopped'}"):
+    with stopped_after(5):
         train(recipe, run=tmp_path / "stopped", data_root=corpus, display=Silent())
-    monkeypatch.undo()
     assert list(Run.open(tmp_path / "stopped").checkpoints()) == [3, 5]
     resume(tmp_path / "stopped", data_root=corpus, display=Silent())
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "stopped")

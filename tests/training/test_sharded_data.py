@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from test_parallel import assert_like, run_jobs
-from tiny_runs import assert_same, metrics
+from tiny_runs import assert_same, metrics, stopped_after
 from tiny_tasks import Trained, recipe_of
 
 import glassformer as gf
@@ -33,7 +33,6 @@ from glassformer.training.jobs import job_of
 from glassformer.training.jobs.job import Given
 from glassformer.training.parallel.dealing import Borrowed, Dealt
 from glassformer.training.recipes import Recipe
-from glassformer.training.trainer import Interrupted, Trainer
 
 FILES = {"data.train": "shards/train", "data.valid": "shards/valid"}
 EVEN = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "training.log_every": 1, "training.samples": 0}
@@ -166,16 +165,9 @@ def test_a_share_of_shards_and_several_folders(sharded: Trained) -> None:
         assert torch.equal(one.ids, other.ids) and torch.equal(one.target, other.target)
 
 
-def test_stopped_and_resumed_is_bit_equal(sharded: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, step = begun(sharded, tmp_path / "whole"), Trainer._step
-
-    def stop_after_five(self: Trainer, cursor: Any) -> None:
-        step(self, cursor)
-        if self.progress.step == 5:
-            self._stop = "Ctrl-C"
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="after step 5"):
-        patch.setattr(Trainer, "_step", stop_after_five)
+def test_stopped_and_resumed_is_bit_equal(sharded: Trained, tmp_path: Path) -> None:
+    whole = begun(sharded, tmp_path / "whole")
+    with stopped_after(5):
         begun(sharded, tmp_path / "run")
     resume(tmp_path / "run", data_root=sharded.data, display=Silent())
     assert_same(whole, tmp_path / "run")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from glassformer.checkpoints.native import INDEX, WEIGHTS
 from glassformer.training.recipes import Data, Evaluation, Recipe, Text, Training
 from glassformer.training.runs import METRICS
+from glassformer.training.trainer import Interrupted, Trainer
 
 TIMES = {"seconds", "tokens_per_second"}
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -72,3 +78,18 @@ def assert_same(run: Path, other: Path) -> None:
     assert files[0] == files[1] and Path(WEIGHTS) in files[0]
     for path in [*files[0], Path(INDEX)]:
         assert (run / path).read_bytes() == (other / path).read_bytes(), path
+
+
+@contextmanager
+def stopped_after(step: int) -> Iterator[None]:
+    """A training within is interrupted after so many steps, as by Ctrl-C, and must be. Its folder stays as it is."""
+    whole = Trainer._step
+
+    def stop(self: Trainer, cursor: Any) -> None:
+        whole(self, cursor)
+        if self.progress.step == step:
+            self._stop = "Ctrl-C"
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match=f"after step {step}.*--resume "):
+        patch.setattr(Trainer, "_step", stop)
+        yield
