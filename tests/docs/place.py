@@ -41,6 +41,12 @@ LOUVRE = "The Mona Lisa is a portrait by Leonardo da Vinci. It was painted betwe
 SCHEMA = {"type": "object", "properties": {"age": {"type": "boolean"}}, "required": ["age"]}
 PRODUCTS = {"Game Boy": "Nintendo", "Walkman": "Sony", "Wii": "Nintendo", "PlayStation": "Sony"}
 PRODUCTS |= {"Switch": "Nintendo", "Bravia": "Sony", "Donkey Kong": "Nintendo", "Betamax": "Sony"}
+REAL_PRODUCTS = {  # so many that a probe has five known ones of each company beside the four that a prompt shows
+    **PRODUCTS,
+    **dict.fromkeys(("GameCube", "Game Boy Advance", "Wii U", "Super Mario", "Wii Fit"), "Nintendo"),
+    **dict.fromkeys(("PlayStation 2", "PlayStation 3", "PlayStation Portable", "Xperia", "MiniDisc"), "Sony"),
+}
+"""For pages that need SmolLM2 itself."""
 
 STEPS = {"training.steps": 3, "training.evaluate_every": 3, "training.warmup": 1, "training.log_every": 1}
 WIDTH = {"model.d_model": 32, "model.n_heads": 2, "model.d_ff": 64}
@@ -142,7 +148,7 @@ def make_place(folder: Path) -> Path:
     _pairs(data)
     shutil.copytree(data, folder / "DATA")
     _texts(folder)
-    _facts(folder)
+    write_facts(folder, PRODUCTS)
     return folder
 
 
@@ -189,13 +195,15 @@ def _texts(folder: Path) -> None:
         )
 
 
-def _facts(folder: Path) -> None:
-    samples = [{"subject": subject, "object": answer} for subject, answer in PRODUCTS.items()]
+def write_facts(folder: Path, products: dict[str, str]) -> Path:
+    """Files of a relation and of facts; the folder again."""
+    samples = [{"subject": subject, "object": answer} for subject, answer in products.items()]
     relation = {"name": "product by company", "prompt_templates": ["{} was created by"], "samples": samples}
     for name in ("product_by_company.json", "landmark_in_country.json"):
         (folder / name).write_text(json.dumps(relation), encoding="utf-8")
-    facts = "".join(json.dumps({"subject": s, "answers": [a]}) + "\n" for s, a in PRODUCTS.items())
+    facts = "".join(json.dumps({"subject": s, "answers": [a]}) + "\n" for s, a in products.items())
     (folder / "facts.jsonl").write_text(facts, encoding="utf-8")
+    return folder
 
 
 def lend(trained: Trained, place: Path, runs: dict[str, str]) -> None:
