@@ -1,5 +1,6 @@
 # make demo: train, test and look into a small translator.   make test: the checks and the fast tests.
 # make models: install two small pretrained models.          make test-all: the rest of the tests.
+# make serve: one of them behind an API, and a page that shows its inside.
 # make site: the documentation, as pages in site/.           make clean: remove what this file made.
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 FAST := not slow and not multiprocess and not browser
 
-.PHONY: demo models test check test-all bench site format clean
+.PHONY: demo models serve test check test-all bench site format clean
 # Two pips at once in one environment would spoil it.
 .NOTPARALLEL:
 
@@ -18,6 +19,9 @@ demo: $(VENV)/.installed
 
 models: $(VENV)/.installed-models
 	$(BIN)/glassformer models
+
+serve: $(VENV)/.installed-serve $(VENV)/.installed-models
+	$(BIN)/glassformer serve --model smollm2-135m-instruct
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -57,6 +61,10 @@ $(VENV)/.made:
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.made
 	$(PIP) -e '.[plots]'
+	touch $@
+
+$(VENV)/.installed-serve: $(VENV)/.installed
+	$(PIP) -e '.[serve]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
