@@ -20,8 +20,8 @@ Told = Event | BaseException | None
 class Answer:
     """One request on the side of the thread that answers it.
 
-    `told` carries what came to whoever asked. `loop` is that one's event loop, from the first time it had to wait;
-    `waiter` is what it waits for, touched in that loop only.
+    `told` carries what came to whoever asked; `called` is whether that one has been called since. `loop` is that one's
+    event loop, from the first time it had to wait; `waiter` is what it waits for, touched in that loop only.
     """
 
     request: Request
