@@ -144,6 +144,8 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if given.choose and not ASKED.keys() <= {*given.settings}:
+        parser.error("--choose weighs own and easy against each other: --settings own easy")
     root = data_root(given.data_root)
     if root is None:
         raise SystemExit("error: no data; give --data-root (docs/data.md says where it is from).")

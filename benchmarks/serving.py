@@ -38,7 +38,8 @@ Times = dict[str, dict[str, list[float]]]
 
 def our_server(given: argparse.Namespace) -> AbstractContextManager[Server]:
     """Ours, as it is asked in both parts."""
-    command = our_command(NAME, given.precision, given.streams, given.streams, port := free_port())
+    port = free_port()
+    command = our_command(NAME, given.precision, given.streams, given.streams, port)
     return served(OURS, NAME, command, port, given.threads)
 
 

@@ -146,6 +146,8 @@ def _describe(hint: Any) -> str:
     for option in _options(hint):
         if get_origin(option) is Literal:
             names.append("one of " + ", ".join(repr(value) for value in get_args(option)))
+        elif get_origin(option) is list and get_origin(get_args(option)[0]) is Literal:
+            names.append(f"a list, each {_describe(get_args(option)[0])}")
         else:
             names.append("nothing" if option is type(None) else getattr(option, "__name__", str(option)))
     return " or ".join(names)

@@ -178,7 +178,7 @@ def test_a_loop_is_called_once_a_step_for_all_of_its_streams(monkeypatch: pytest
     assert calls <= 2 * new < tokens / 2
 
 
-@pytest.mark.parametrize(("together", "least", "most"), [(3600.0, 2, 3), (0.0, 50, 60)])
+@pytest.mark.parametrize(("together", "least", "most"), [(3600.0, 1, 3), (0.0, 29, 60)])
 def test_fast_tokens_are_handed_over_together(
     monkeypatch: pytest.MonkeyPatch, together: float, least: int, most: int
 ) -> None:

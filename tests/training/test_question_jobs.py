@@ -98,6 +98,10 @@ def test_contexts_are_cut_into_pieces_that_cover_them(trained: Trained) -> None:
         ({"data_stride": 19}, "The train data: question 1 .* fewer than the stride of 19"),
         ({"data_occurrence": "first"}, "'occurrence' must be"),
         ({"data_negatives": -1.0}, "'negatives' must be at least 0, got -1.0"),
+        (
+            {"data_negatives": 1.0, "data_negative_kinds": ["valeu"]},
+            "a list, each one of 'paragraph', .*got \\['valeu'",
+        ),
         ({"data_negatives": 1.0, "data_negative_kinds": []}, "at least one kind of paragraph, nearest"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -127,9 +126,17 @@ def test_kinds_take_turns_and_give_way() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("kinds", "message"), [(("valeu",), "'valeu' is no kind .*Did you mean 'value'"), ((), "at least one kind of para")]
-)
-def test_other_kinds_are_refused(kinds: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        unanswerable(article("?", "a tower"), 1.0, 0, kinds)
+def test_a_value_is_replaced_where_it_stands() -> None:
+    """And not in a longer number that holds the same digits, nor for one that only looks alike there."""
+    text, other = "The 9 towers of 1990 stand.", "Here 7 gates of 1884 fell."
+    asked = Question("a", "In 1990 were there 9 towers?", text, (Answer("towers", 6),), "T")
+    rest = Question("b", "?", other, (Answer("gates", 7),), "T")
+    seen = {made([asked, rest], "value", seed=seed)[0].question for seed in range(20)}
+    assert seen == {"In 1990 were there 7 towers?", "In 1884 were there 9 towers?"}
+    inside = Question("a", "Were there 9 towers?", "All towers of 1990 stand.", (Answer("towers", 4),), "T")
+    assert made([inside, rest], "value") == []
+
+
+def test_no_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one kind of paragraph, nearest"):
+        unanswerable(article("?", "a tower"), 1.0, 0, ())

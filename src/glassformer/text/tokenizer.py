@@ -322,8 +322,7 @@ class Tokenizer:
         return hash(self._backend.to_str())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        told = {role: token for role, token in self.specials.items() if self.id_of(token) in self.special_ids}
-        return partial(Tokenizer, specials=told), (self._backend,)
+        return partial(Tokenizer, specials=self.unusual_roles), (self._backend,)
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.kind}, {self.vocab_size} tokens)"

@@ -19,7 +19,7 @@ from typing import get_args
 
 import numpy as np
 
-from glassformer.errors import InputError, did_you_mean
+from glassformer.errors import InputError
 from glassformer.text.questions import Question
 from glassformer.training.sections import Negative
 
@@ -64,10 +64,8 @@ def unanswerable(
     - `opposite`: beside its own, with a word replaced by its opposite, or now and then with "n't" behind its verb.
 
     A kind that a question cannot be made into gives way to the next one. Articles of one paragraph may give none.
-    Raises `InputError` for an unknown kind, and for none.
+    Raises `InputError` for no kind at all.
     """
-    if odd := [kind for kind in kinds if kind not in get_args(Negative)]:
-        raise InputError(f"'{odd[0]}' is no kind of unanswerable question.{did_you_mean(odd[0], get_args(Negative))}")
     if not kinds:
         raise InputError(f"unanswerable questions need at least one kind of {', '.join(get_args(Negative))}.")
     maker = _Maker(questions, np.random.default_rng([seed, 3]))
@@ -91,17 +89,17 @@ class _Maker:
         for question in questions:
             if question.context not in self.contexts[question.title][-1:]:
                 self.contexts[question.title].append(question.context)
-        self._values: dict[str, list[tuple[str, str]]] = {}
-
-    def made(self, kind: Negative, question: Question) -> Question | None:
-        """A question of this kind from one with an answer, or None."""
-        makers: dict[Negative, Callable[[Question], Question | None]] = {
+        self._known: dict[str, list[tuple[str, str]]] = {}
+        self._makers: dict[Negative, Callable[[Question], Question | None]] = {
             "paragraph": self._beside_another,
             "nearest": self._beside_the_nearest,
             "value": self._with_another_value,
             "opposite": self._with_the_opposite,
         }
-        made = makers[kind](question)
+
+    def made(self, kind: Negative, question: Question) -> Question | None:
+        """A question of this kind from one with an answer, or None."""
+        made = self._makers[kind](question)
         return made and dataclasses.replace(made, id=f"{question.id}-no", answers=())
 
     def _others(self, question: Question) -> list[str]:
@@ -127,18 +125,20 @@ class _Maker:
         return dataclasses.replace(question, context=max(others, key=common)) if others else None
 
     def _with_another_value(self, question: Question) -> Question | None:
-        text, own = question.question, question.context.casefold()
-        here = [value for value in self._values_of(text) if value[1].casefold() in own]
-        for kind, value in (here[place] for place in self.random.permutation(len(here)).tolist()):
+        text, own = question.question, set(self._values_of(question.context))
+        here = [value for value in _values(text) if (_kind(value), value.group()) in own]
+        taken = f"{question.context} {text}".casefold()
+        for value in (here[place] for place in self.random.permutation(len(here)).tolist()):
             others = [
                 other
                 for context in self.contexts[question.title]
                 if context != question.context
-                for other_kind, other in self._values_of(context)
-                if other_kind == kind and other.casefold() not in own and other.casefold() not in text.casefold()
+                for kind, other in self._values_of(context)
+                if kind == _kind(value) and other.casefold() not in taken
             ]
             if others:
-                return dataclasses.replace(question, question=text.replace(value, self._drawn(others), 1))
+                changed = text[: value.start()] + self._drawn(others) + text[value.end() :]
+                return dataclasses.replace(question, question=changed)
         return None
 
     def _with_the_opposite(self, question: Question) -> Question | None:
@@ -153,10 +153,10 @@ class _Maker:
         return dataclasses.replace(question, question=f"{text[: verb.end()]}n't{text[verb.end() :]}")
 
     def _values_of(self, text: str) -> list[tuple[str, str]]:
-        """The names and numbers of a text, each with its kind; a sentence's first word tells nothing by its capital."""
-        if text not in self._values:
-            self._values[text] = [(_kind(found), found.group()) for found in _values(text)]
-        return self._values[text]
+        """The names and numbers of a text, each behind its kind. A sentence begins with a capital anyway."""
+        if text not in self._known:
+            self._known[text] = [(_kind(found), found.group()) for found in _values(text)]
+        return self._known[text]
 
     def _drawn(self, some: Sequence[str]) -> str:
         return some[int(self.random.integers(len(some)))]
