@@ -2,11 +2,14 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassformer.layers.attention import Attention, attention, attention_pattern, attention_scores
+from glassformer.layers.attention import Attention, _product, attention, attention_pattern, attention_scores
+from glassformer.layers.kernels import library
+from glassformer.layers.kernels.ops import attend_few
 from glassformer.layers.masks import causal_mask, padding_mask, seen_mask, slots_mask
 
 
@@ -62,3 +65,53 @@ def test_masks() -> None:
     slots = slots_mask(torch.tensor([[[0, 1], [0, 0]]]))  # both read slot 0 first; then each one another
     assert slots.tolist() == [[[[True, False, False, True], [True, False, True, False]]]]
     assert seen_mask(torch.tensor([[0, 2]]), 3).tolist() == [[[[True, False, False], [True, True, True]]]]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    rows=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    shared=st.integers(1, 3),
+    queries=st.integers(1, 5),
+    keys=st.integers(1, 40),
+    d=st.sampled_from([1, 4, 8, 24, 64, 72]),
+    masked=st.sampled_from(["not", "alike", "by query", "by head"]),
+    seed=st.integers(0, 2**16),
+)
+def test_the_kernel_for_a_few_queries_is_equation_1(
+    rows: int, groups: int, shared: int, queries: int, keys: int, d: int, masked: str, seed: int
+) -> None:
+    """Wherever queries, keys and values lie in memory, under any mask, for shared heads of keys."""
+    if library() is None:
+        pytest.skip("there is no C++ compiler")
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(rows, queries, groups * shared, d, generator=generator).transpose(1, 2)
+    key, value = torch.randn(2, rows, groups, keys + 2, d, generator=generator)[..., 1:-1, :]
+    shape = {
+        "alike": (rows, 1, 1, keys),
+        "by query": (rows, 1, queries, keys),
+        "by head": (1, groups * shared, 1, keys),
+    }
+    mask = torch.rand(shape[masked], generator=generator) < 0.5 if masked != "not" else None
+    wanted = _product(attention_pattern(attention_scores(query, key, mask)), value)
+    with torch.no_grad():
+        allowed = None if mask is None else mask.expand(rows, groups * shared, queries, keys)
+        found = attend_few(query, key, value, allowed, d**-0.5)
+        torch.testing.assert_close(attention(query, key, value, mask), wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["query", "key", "value"])
+def test_what_is_no_number_stays_none(where: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = {name: torch.randn(1, 2, 3, 8, generator=generator) for name in ("query", "key", "value")}
+    parts[where][0, 0, 0] = float("nan")
+    with torch.no_grad():
+        mixed = attention(**parts)
+    assert mixed[0, 0, 0].isnan().any() and not mixed[0, 1].isnan().any()
+
+
+def test_gradients_are_not_lost_to_the_kernel() -> None:
+    query, key, value = (torch.randn(1, 2, 3, 8, requires_grad=True) for _ in range(3))
+    attention(query, key, value).sum().backward()
+    assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in (query, value))

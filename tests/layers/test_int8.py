@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import glassformer as gf
 from glassformer.errors import InputError
 from glassformer.generation.decoding import greedy
-from glassformer.layers.int8 import Int8Linear, int8
+from glassformer.layers.int8 import LEVELS, ZERO, Int8Linear, _round, int8
+from glassformer.layers.kernels import library
+from glassformer.layers.kernels.ops import round_rows, scale_rows
 from glassformer.layers.linear import Linear
 from tests.contracts import pad, random_ids
 
@@ -105,3 +109,33 @@ def test_a_torch_without_the_product_is_said_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", missing)
     with pytest.raises(InputError, match="no kernel.*use fp32"):
         int8(network())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    width=st.integers(1, 80),
+    scale=st.sampled_from([0.0, 1e-20, 1.0, 1e20]),
+    seed=st.integers(0, 99),
+)
+def test_the_kernels_round_and_scale_as_torch_does(rows: int, width: int, scale: float, seed: int) -> None:
+    if library() is None:
+        pytest.skip("there is no C++ compiler")
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, width, generator=generator) * scale
+    (whole, largest), (torchs, wanted) = round_rows(x, LEVELS, ZERO), _round(x)
+    assert torch.equal(largest, wanted)
+    # a product that ends between two whole numbers may be rounded to either
+    assert (whole.int() - torchs.int()).abs().max() <= 1 and (whole != torchs).float().mean() < 0.05
+    assert whole.min() >= ZERO - LEVELS and whole.max() <= ZERO + LEVELS
+    y, bias = torch.randn(rows, width, generator=generator), torch.randn(width, generator=generator)
+    torch.testing.assert_close(scale_rows(y.clone(), largest, bias), y * largest + bias)
+    torch.testing.assert_close(scale_rows(y.clone(), largest, None), y * largest)
+
+
+def test_it_is_the_same_where_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, x = Int8Linear(nn.Linear(64, 24)), torch.randn(2, 7, 64)
+    quick = layer(x)
+    monkeypatch.setattr("glassformer.layers.int8.library", lambda: None)
+    torch.testing.assert_close(layer(x), quick, rtol=0.0, atol=0.03)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glassformer.layers import kernels, quantized
-from glassformer.layers.kernels.ops import attend_rows, dense_linear
+from glassformer.layers.kernels.ops import attend_few, attend_rows, dense_linear, round_rows, scale_rows
 from glassformer.layers.linear import Linear
 from glassformer.layers.masks import seen_mask
 from glassformer.layers.quantized import (
@@ -159,7 +159,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     command += ["-o", str(made), str(together), f"-I{folder / 'include'}", f"-L{folder / 'lib'}", "-ltorch_cpu"]
     subprocess.run([*command, f"-Wl,-rpath,{folder / 'lib'}"], check=True, capture_output=True)
     built = ctypes.CDLL(str(made))
-    for name in ("product", "attend", "dense"):
+    for name in ("product", "attend", "attend_few", "dense", "round_rows", "scale_rows"):
         getattr(built, f"glassformer_{name}").argtypes = getattr(kernels.library(), f"glassformer_{name}").argtypes
     return built
 
@@ -183,6 +183,22 @@ def test_attention_is_the_same_on_lesser_machines(variant: ctypes.CDLL, dtype: t
             attends_like_a_mask(2, (6, 2), new, 150, 20, dtype, seed=new)
             x, matrix = torch.randn(2, 70, dtype=dtype), torch.randn(5, 70, dtype=dtype)
             close(dense_linear(x, matrix), x.float() @ matrix.float().T)
+
+
+@needs_compiler
+def test_a_step_of_a_translation_is_the_same_on_lesser_machines(variant: ctypes.CDLL) -> None:
+    """Attention of a few queries, and what stands around a product of 8-bit numbers."""
+    query, keys, values = torch.randn(2, 4, 3, 72), torch.randn(2, 2, 21, 72), torch.randn(2, 2, 21, 72)
+    mask = (torch.rand(2, 1, 3, 21) < 0.5).expand(2, 4, 3, 21)
+    x, bias = torch.randn(5, 90), torch.randn(90)
+
+    def step() -> tuple[Tensor, ...]:
+        whole, largest = round_rows(x, 63, 64)
+        return attend_few(query, keys, values, mask, 0.3), whole, largest, scale_rows(x.clone(), largest, bias)
+
+    own = step()
+    with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
+        torch.testing.assert_close(step(), own)
 
 
 def close(found: Tensor, wanted: Tensor) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glassformer.layers.dropout import dropout_generator
 from glassformer.layers.low_rank import LowRank, add_low_rank
 from glassformer.models.config import Classification, Config, Learned, Relative, Rotary, Sinusoidal, Spans
 from glassformer.models.decoder import Decoder
@@ -322,3 +323,32 @@ def test_the_loss_of_a_packed_row_is_that_of_its_documents(config: Config, lengt
     torch.testing.assert_close(loss.total, torch.stack([one.total for one in alone]).sum(), rtol=1e-4, atol=1e-3)
     assert loss.count == sum(one.count for one in alone) == sum(lengths) - len(lengths)
     assert loss.parts["correct"] == sum(int(one.parts["correct"]) for one in alone)
+
+
+@pytest.mark.parametrize("kind", ["classification", "seq2seq"])
+def test_readings_that_agree_are_one_reading(kind: str) -> None:
+    """Without dropout both readings are the same, and nothing lies between them."""
+    config, batch = (LABELS, labelled()) if kind == "classification" else (PAPER, pairs())
+    network, objective = network_of(config), getattr(objectives, kind)
+    alone, twice = objective(network, batch, 0.1), objective(network, batch, 0.1, 5.0)
+    torch.testing.assert_close(twice.total, alone.total)
+    assert twice.count == alone.count and twice.parts["correct"] == alone.parts["correct"]
+    check_same_gradients(twice.total, alone.total, network)
+
+
+@pytest.mark.parametrize("kind", ["classification", "seq2seq"])
+def test_readings_that_differ_cost_more_while_training_alone(kind: str) -> None:
+    config, batch = (LABELS, labelled()) if kind == "classification" else (PAPER, pairs())
+    network, objective = network_of(replace(config, dropout=0.3)), getattr(objectives, kind)
+
+    def loss(consistency: float) -> Tensor:
+        torch.manual_seed(1)
+        with dropout_generator(torch.Generator().manual_seed(1)):
+            return objective(network, batch, 0.1, consistency).total.detach()
+
+    # α counts linearly, beside the mean of two readings
+    apart = loss(2.0) - loss(1.0)
+    assert apart > 1e-3
+    torch.testing.assert_close(loss(5.0) - loss(2.0), 3 * apart, rtol=1e-3, atol=1e-3)
+    network.eval()
+    assert loss(5.0) == loss(0.0)

@@ -71,6 +71,14 @@ FRESH: dict[str, dict[str, Any]] = {
         "model": ENCODER,
         "evaluation": {"metric": "macro_f1"},
     },
+    "labels-agreeing": {
+        "task": "classification",
+        "data": {**_files("labels", ".tsv")},
+        "text": _PIECES,
+        "model": ENCODER,
+        "training": {"consistency": 1.0},
+        "evaluation": {"metric": "accuracy"},
+    },
     "questions": {
         "task": "question-answering",
         "data": {**_files("questions", ".json"), **_SPANS},

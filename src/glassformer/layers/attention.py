@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from glassformer.layers.banded import banded_attention
 from glassformer.layers.dropout import Dropout
+from glassformer.layers.kernels import library
+from glassformer.layers.kernels.ops import attend_few
 from glassformer.layers.linear import Linear, cast_once
 from glassformer.layers.masks import band_mask, causal_mask, recent_mask
 from glassformer.layers.positions import Rotation, rotate
@@ -73,6 +75,9 @@ def attention(
     last of the keys. A query that may look nowhere gives zeros. See `attention_scores` for G < H.
     """
     queries, keys = query.shape[-2], key.shape[-2]
+    if bias is None and not causal and queries <= FEW_QUERIES and _few(query, key, value, mask):
+        allowed = None if mask is None else mask.expand(*query.shape[:3], keys)
+        return attend_few(query, key, value, allowed, _scale(query, scale))
     short = SHORT_BF16 if query.requires_grad and query.dtype == torch.bfloat16 else SHORT
     if bias is not None or (query.device.type == "cpu" and (queries <= FEW_QUERIES or keys <= short)):
         return _short_attention(query, key, value, mask, causal, scale, bias)
@@ -82,6 +87,15 @@ def attention(
     if key.shape[1] != query.shape[1]:  # the fused kernel for CPUs wants as many heads of keys
         key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], 1) for x in (key, value))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
+
+
+def _few(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    """Whether our kernel for a few queries is there and serves: on a CPU, in fp32, without gradients."""
+    if torch.is_grad_enabled() or query.device.type != "cpu" or any(type(x) is not Tensor for x in (query, key, value)):
+        return False
+    dense = all(x.stride(-1) == 1 for x in (key, value, *([] if mask is None else [mask])))
+    single = all(x.dtype == torch.float32 for x in (query, key, value))
+    return dense and single and key.shape[-2] > 0 and library() is not None
 
 
 def _short_attention(

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from glassformer.errors import InputError
 from glassformer.layers.attention import Attention
 from glassformer.layers.block import Block
+from glassformer.layers.kernels import library
+from glassformer.layers.kernels.ops import round_rows, scale_rows
 from glassformer.layers.linear import Linear
 from glassformer.layers.low_rank import merge_low_rank
 from glassformer.layers.sites import Network, share
@@ -52,18 +54,27 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B i"]) -> Float[Tensor, "*B o"]:
         rows = x.reshape(-1, x.shape[-1])
-        largest = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-30)
-        whole = (rows * (LEVELS / largest)).add_(ZERO + 0.5).to(torch.uint8)  # cut off, hence the half
+        quick = library() is not None and rows.dtype == torch.float32
+        whole, largest = round_rows(rows, LEVELS, ZERO) if quick else _round(rows)
         product = torch.ops.onednn.qlinear_pointwise(
             whole, 1.0, 0, self.packed, self.scale, self.zero, self.offset, 1.0, 0, torch.float32, "none", [], ""
         )
-        y = product * largest if self.bias is None else torch.addcmul(self.bias, product, largest)
+        if quick:
+            y = scale_rows(product, largest, self.bias)
+        else:
+            y = product * largest if self.bias is None else torch.addcmul(self.bias, product, largest)
         return y.unflatten(0, x.shape[:-1])
 
     def effective_weight(self) -> Float[Tensor, "o i"]:
         """The matrix by which x is multiplied: what unit vectors give."""
         y = self(torch.eye(self.in_features))
         return (y if self.bias is None else y - self.bias).t()
+
+
+def _round(rows: Float[Tensor, "n i"]) -> tuple[Tensor, Tensor]:
+    """What `round_rows` does, where there is no compiler."""
+    largest = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-30)
+    return (rows * (LEVELS / largest)).add_(ZERO + 0.5).to(torch.uint8), largest  # cut off, hence the half
 
 
 def int8(network: Network) -> Network:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from glassformer.layers.consistency import consistent_cross_entropy, divergence
 from glassformer.layers.cross_entropy import linear_cross_entropy
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
@@ -90,16 +91,26 @@ class Spanned(Protocol):
     def span(self) -> Int[Tensor, "B 2"]: ...
 
 
-def seq2seq(network: TextToText, batch: Pairs, label_smoothing: float = 0.1) -> Loss:
+def seq2seq(network: TextToText, batch: Pairs, label_smoothing: float = 0.1, consistency: float = 0.0) -> Loss:
     """Cross-entropy of each target token given the source and the tokens before it, label-smoothed (section 5.4).
 
-    Parts: `nll`, the unsmoothed loss, and `correct`, how many tokens were the most likely one. Padding is left out
-    before the softmax over the vocabulary, not after.
+    With `consistency` above 0 a training step reads the batch twice, with other units dropped, and the two readings
+    are asked to agree (R-Drop; see `layers.consistency`). Parts: `nll`, the unsmoothed loss, and `correct`, how many
+    tokens were the most likely one. Padding is left out before the softmax over the vocabulary, not after.
     """
-    hidden = network.hidden(batch.source, batch.target[:, :-1])
     wanted = batch.target[:, 1:]
     real = wanted != network.config.pad_id
-    return _words(network.head, hidden[real], wanted[real], label_smoothing if network.training else 0.0)
+
+    def read() -> Tensor:
+        return network.hidden(batch.source, batch.target[:, :-1])[real]
+
+    if not (network.training and consistency):
+        return _words(network.head, read(), wanted[real], label_smoothing if network.training else 0.0)
+    head: Any = network.head
+    total, nll, correct = consistent_cross_entropy(
+        (read(), read()), head.weight, wanted[real], consistency, label_smoothing, head.bias
+    )
+    return Loss(total, int(real.sum()), {"nll": nll, "correct": correct})
 
 
 def causal_lm(network: Decoder, batch: Texts, label_smoothing: float = 0.0) -> Loss:
@@ -124,11 +135,20 @@ def masked_lm(network: Encoder, batch: Masked) -> Loss:
     return _words(head.words, head.features(hidden), batch.target, 0.0)
 
 
-def classification(network: Encoder, batch: Labelled, label_smoothing: float = 0.0) -> Loss:
-    """Cross-entropy of each text's label. Part: `correct`, how many labels were the most likely one."""
-    logits = network(batch.ids).logits.float()
+def classification(network: Encoder, batch: Labelled, label_smoothing: float = 0.0, consistency: float = 0.0) -> Loss:
+    """Cross-entropy of each text's label. `consistency` as in `seq2seq`. Part: `correct`, how many labels were the most
+    likely one."""
+
+    def read() -> Tensor:
+        return network(batch.ids).logits.float()
+
     smoothing = label_smoothing if network.training else 0.0
+    logits = read()
     total = F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=smoothing)
+    if network.training and consistency:
+        again = read()
+        other = F.cross_entropy(again, batch.labels, reduction="sum", label_smoothing=smoothing)
+        total = (total + other + consistency * divergence(logits, again)) / 2
     correct = (logits.argmax(-1) == batch.labels).sum()
     return Loss(total, len(batch.labels), {"correct": correct.detach()})
 

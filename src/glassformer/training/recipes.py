@@ -20,7 +20,7 @@ from glassformer.training.finetuning import Finetune
 from glassformer.training.sections import Data as Data
 from glassformer.training.sections import Evaluation as Evaluation
 from glassformer.training.sections import Parallel as Parallel
-from glassformer.training.sections import Task, check_kind, check_metric
+from glassformer.training.sections import Task, check_consistency, check_kind, check_metric
 from glassformer.training.sections import Text as Text
 from glassformer.training.sections import Training as Training
 
@@ -55,6 +55,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_metric(self.task, self.evaluation.metric)
         check_kind(self.task, self.data.kind)
+        check_consistency(self.task, self.training.consistency)
         if self.finetune.model:
             self._check_adjustments()
         else:

@@ -132,10 +132,12 @@ class Training:
     `evaluate_every`, `checkpoint_every` and `log_every` count steps; `checkpoint_every` 0 means as `evaluate_every`.
     `patience` ends the training after that many evaluations without a better one, 0 never; `minutes` ends it after
     that time, 0 never. `keep` checkpoints stay (at least those that are averaged), and the best one. `samples` texts
-    with what the model makes of them are shown at each evaluation. `precision`, `compile` and `device` "auto" follow
-    the rules in `training/precision.py`. `recompute` keeps the input of each block alone for the backward pass, which
-    runs the block again: less memory for a third more time. A resumed run is equal to the bit on a CPU without
-    `compile`: compiled kernels may depend on the first batch that a process saw.
+    with what the model makes of them are shown at each evaluation. `consistency` above 0 reads each batch twice, with
+    other units dropped, and asks both readings to agree (R-Drop: Wu et al. 2021, who take 5 for translation and 1 for
+    classification; no other task has it), for twice the time. `precision`, `compile` and `device` "auto" follow the
+    rules in `training/precision.py`. `recompute` keeps the input of each block alone for the backward pass, which runs
+    the block again: less memory for a third more time. A resumed run is equal to the bit on a CPU without `compile`:
+    compiled kernels may depend on the first batch that a process saw.
     """
 
     steps: int = 8000
@@ -154,6 +156,7 @@ class Training:
     weight_decay: float = 0.0
     clip: float = 0.0
     label_smoothing: float = 0.1
+    consistency: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto"] | bool = "auto"
     device: str = "auto"
@@ -172,7 +175,7 @@ class Training:
             _at_least(1, name, getattr(self, name))
         for name in (
             *("warmup", "weight_decay", "clip", "patience", "minutes", "checkpoint_every", "samples", "seed"),
-            *("cooldown", "floor", "batch_ramp"),
+            *("cooldown", "floor", "batch_ramp", "consistency"),
         ):
             _at_least(0, name, getattr(self, name))
         if self.cooldown > 1 or self.floor > 1 or self.muon_rate <= 0:
@@ -287,3 +290,9 @@ def check_metric(task: str, metric: str) -> None:
             f"'evaluation.metric' must be one of {', '.join(METRICS[task])} for {task}, got {metric!r}."
             f"{did_you_mean(metric, METRICS[task])}"
         )
+
+
+def check_consistency(task: str, consistency: float) -> None:
+    """`InputError` where two readings are to agree in a task that has no such objective."""
+    if consistency and task not in ("translation", "classification"):
+        raise InputError(f"'training.consistency' is for translation and classification, this recipe is for {task}.")

@@ -128,8 +128,11 @@ def _declared(built: ctypes.CDLL) -> ctypes.CDLL:
     built.glassformer_product.argtypes = [number, pointer, pointer, pointer, size, size, size]
     built.glassformer_pack.argtypes = [number, pointer, pointer, size, size]
     built.glassformer_attend.argtypes = [number, ctypes.POINTER(pointer), *[size] * 6, ctypes.c_float]
+    built.glassformer_attend_few.argtypes = [ctypes.POINTER(pointer), *[ctypes.POINTER(size)] * 2, ctypes.c_float]
     built.glassformer_dense.argtypes = [number, pointer, pointer, pointer, size, size, size]
-    for name in ("product", "pack", "attend", "dense"):
+    built.glassformer_round_rows.argtypes = [pointer, pointer, pointer, size, size, ctypes.c_float, ctypes.c_float]
+    built.glassformer_scale_rows.argtypes = [pointer, pointer, pointer, size, size]
+    for name in ("product", "pack", "attend", "attend_few", "dense", "round_rows", "scale_rows"):
         getattr(built, f"glassformer_{name}").restype = None
     return built
 

@@ -30,6 +30,10 @@ _ops.define(
     " -> Tensor"
 )
 
+_ops.define("attend_few(Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale) -> Tensor")
+_ops.define("round_rows(Tensor x, float levels, float zero) -> (Tensor, Tensor)")
+_ops.define("scale_rows(Tensor(a!) y, Tensor largest, Tensor? bias) -> ()")
+
 
 def quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     """x Wᵀ [rows, N] for x [rows, K] in fp32 and a packed W; x is rounded to 8 bits in groups of 32."""
@@ -49,6 +53,26 @@ def attend_rows(
     positions of a row go up by 1."""
     new = (tensor.contiguous() for tensor in (query, key, value))
     return torch.ops.glassformer.attend_rows(*new, keys, values, positions, scale)
+
+
+def attend_few(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Attention [R, H, Q, d] of a few queries to keys and values [R, G, K, d], all in fp32, these dense along d; `mask`
+    [R, H, Q, K] (may be expanded) is boolean, True = may attend, and a query that may look nowhere gives zeros. Keys
+    that are masked are not read, so a mask costs nothing."""
+    query = query if query.stride(-1) == 1 else query.contiguous()
+    return torch.ops.glassformer.attend_few(query, keys, values, mask, scale)
+
+
+def round_rows(x: Tensor, levels: float, zero: float) -> tuple[Tensor, Tensor]:
+    """x [rows, K] in fp32 as whole numbers from zero - levels to zero + levels (uint8), each row by its own largest
+    magnitude, and these [rows, 1]."""
+    return torch.ops.glassformer.round_rows(x.contiguous(), levels, zero)
+
+
+def scale_rows(y: Tensor, largest: Tensor, bias: Tensor | None) -> Tensor:
+    """y [rows, N] · largest [rows, 1] + bias [N], in place of `y`, in fp32."""
+    torch.ops.glassformer.scale_rows(y, largest, bias)
+    return y
 
 
 @torch.library.impl(_ops, "quantized_linear", "CPU")
@@ -84,6 +108,42 @@ def _attend_rows(
     return mixed
 
 
+@torch.library.impl(_ops, "attend_few", "CPU")
+def _attend_few(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    built = library()
+    assert built is not None
+    rows, heads, queries, d = query.shape
+    mixed = query.new_empty(rows, queries, heads, d)
+    given = [query, keys, values] if mask is None else [query, keys, values, mask]
+    assert all(tensor.stride(-1) == 1 for tensor in given)
+    strides = [stride for tensor in given for stride in tensor.stride()[:3]]
+    data = [tensor.data_ptr() for tensor in given] + ([None] if mask is None else []) + [mixed.data_ptr()]
+    built.glassformer_attend_few(
+        (ctypes.c_void_p * 5)(*data),
+        (ctypes.c_int64 * 12)(*strides),
+        (ctypes.c_int64 * 6)(rows, heads, queries, *keys.shape[1:3], d),
+        scale,
+    )
+    return mixed.transpose(1, 2)
+
+
+@torch.library.impl(_ops, "round_rows", "CPU")
+def _round_rows(x: Tensor, levels: float, zero: float) -> tuple[Tensor, Tensor]:
+    built = library()
+    assert built is not None and x.is_contiguous()
+    whole, largest = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
+    built.glassformer_round_rows(x.data_ptr(), whole.data_ptr(), largest.data_ptr(), *x.shape, levels, zero)
+    return whole, largest
+
+
+@torch.library.impl(_ops, "scale_rows", "CPU")
+def _scale_rows(y: Tensor, largest: Tensor, bias: Tensor | None) -> None:
+    built = library()
+    assert built is not None and y.is_contiguous()
+    offset = None if bias is None else bias.data_ptr()
+    built.glassformer_scale_rows(y.data_ptr(), largest.data_ptr(), offset, *y.shape)
+
+
 @torch.library.register_fake("glassformer::quantized_linear", lib=_ops)
 def _(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] * ROWS)
@@ -99,3 +159,18 @@ def _(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, positions: Tensor, scale: float
 ) -> Tensor:
     return query.new_empty(query.shape)
+
+
+@torch.library.register_fake("glassformer::attend_few", lib=_ops)
+def _(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    return query.new_empty([query.shape[i] for i in (0, 2, 1, 3)]).transpose(1, 2)
+
+
+@torch.library.register_fake("glassformer::round_rows", lib=_ops)
+def _(x: Tensor, levels: float, zero: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, dtype=torch.uint8), x.new_empty(x.shape[0], 1)
+
+
+@torch.library.register_fake("glassformer::scale_rows", lib=_ops)
+def _(y: Tensor, largest: Tensor, bias: Tensor | None) -> None:
+    return None

@@ -132,7 +132,8 @@ def _numbers(split: str, labels: list[str], names: tuple[str, ...]) -> list[int]
 
 
 def _objective(recipe: Recipe, network: nn.Module) -> Objective:
-    return functools.partial(classification, label_smoothing=recipe.training.label_smoothing)
+    settings = recipe.training
+    return functools.partial(classification, label_smoothing=settings.label_smoothing, consistency=settings.consistency)
 
 
 def _score(model: Model, prepared: Prepared, recipe: Recipe) -> dict[str, float]:

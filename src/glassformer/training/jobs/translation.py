@@ -96,7 +96,8 @@ def _check_lengths(split: str, sides: tuple[list[list[int]], ...], limit: int) -
 
 
 def _objective(recipe: Recipe, network: nn.Module) -> Objective:
-    return functools.partial(seq2seq, label_smoothing=recipe.training.label_smoothing)
+    settings = recipe.training
+    return functools.partial(seq2seq, label_smoothing=settings.label_smoothing, consistency=settings.consistency)
 
 
 def _score(model: Model, prepared: Prepared, recipe: Recipe) -> dict[str, float]:
