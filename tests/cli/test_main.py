@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from processes import Glassformer
 
 from glassformer.cli.main import main
+from glassformer.cli.running import importing
+from glassformer.errors import InputError
 
 VERBS = (
     *("demo", "train", "finetune", "evaluate", "translate", "generate", "chat", "embed", "fill"),
@@ -95,3 +100,21 @@ def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
     done = subprocess.run(["bash", "-c", command], input=lines, capture_output=True, cwd=place, timeout=300)
     assert done.stderr == b""
     assert done.stdout.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_garbage_is_looked_for_again_once_torch_is_there(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """And what came with it is set aside only once: later garbage must not be."""
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    assert torch.__name__ in sys.modules and gc.isenabled()
+    with suppress(InputError), importing():
+        assert not gc.isenabled()
+        if fails:
+            raise InputError("no such model")
+    assert gc.isenabled() and not frozen
+    monkeypatch.delitem(sys.modules, "torch")
+    with suppress(InputError), importing():
+        if fails:
+            raise InputError("no such model")
+    assert gc.isenabled() and frozen == ([] if fails else [False])

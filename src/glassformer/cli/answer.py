@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from glassformer.cli.options import ModelOption, PrecisionOption
 from glassformer.cli.output import put, put_json
+from glassformer.cli.running import load_to_run
 from glassformer.cli.translate import read_chunks
 from glassformer.errors import InputError
 
@@ -42,10 +43,8 @@ def answer(
 
     if str(context) == "-" and not question:
         raise InputError("standard input cannot be both the text and the questions: give the questions as arguments.")
-    import glassformer
-
     text = _standard_input() if str(context) == "-" else read_text(context)
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     chunks = iter([(1, list(question))]) if question else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     for first, lines in chunks:
         answers = loaded.answer(lines, text, threshold=threshold, first_line=first)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from glassformer.cli.options import ModelOption, PrecisionOption
 from glassformer.cli.output import put, put_json
+from glassformer.cli.running import load_to_run
 from glassformer.cli.translate import read_chunks
 
 
@@ -31,9 +32,7 @@ def classify(
 
     A line a text: the label, a tab, its probability.
     """
-    import glassformer
-
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     chunks = iter([(1, list(text))]) if text else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     for first, lines in chunks:
         for found in loaded.classify(lines, truncate=truncate, first_line=first):

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from glassformer.cli.options import ModelOption, PrecisionOption
 from glassformer.cli.output import put_json, say
+from glassformer.cli.running import load_to_run
 from glassformer.cli.translate import read_chunks
 from glassformer.errors import InputError
 
@@ -42,9 +43,7 @@ def embed(
         raise InputError("--json writes to standard output; leave --out away, or redirect with '>'.")
     if not json and out is None and sys.stdout.isatty():
         raise InputError("vectors are binary, and this is a terminal: redirect with '> FILE', or give --out or --json.")
-    import glassformer
-
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     chunks = iter([(1, list(text))]) if text else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     if json:
         for first, lines in chunks:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from glassformer.cli.options import ModelOption, PrecisionOption
 from glassformer.cli.output import put, put_json
+from glassformer.cli.running import load_to_run
 from glassformer.cli.translate import read_chunks
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def fill(
     A line a word: its probability, the token, the text with it in place, between tabs. Several masks are filled each by
     itself, in order, their words apart by an empty line; so are several texts.
     """
-    import glassformer
-
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     chunks = iter([(1, list(text))]) if text else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     written = False
     for _, lines in chunks:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from glassformer.cli.options import ModelOption, PrecisionOption
 from glassformer.cli.output import put, put_json
+from glassformer.cli.running import load_to_run
 from glassformer.cli.translate import read_chunks
 from glassformer.errors import InputError
 
@@ -37,8 +38,6 @@ def summarize(
 
     if file and lines:
         raise InputError("--lines is about standard input: give files, or --lines.")
-    import glassformer
-
     if file:
         chunks = iter([(1, [read_text(path) for path in file])])
     elif lines:
@@ -46,7 +45,7 @@ def summarize(
     else:
         document = "\n".join(decode_lines(sys.stdin.buffer.read(), "standard input"))
         chunks = iter([(1, [document])])
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     for first, texts in chunks:
         settings = {"beam": beam, "max_new_tokens": max_new_tokens, "truncate": truncate, "first_line": first}
         for found in loaded.summarize(texts, **settings):

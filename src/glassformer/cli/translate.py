@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from glassformer.cli.options import PrecisionOption
 from glassformer.cli.output import put, put_json
+from glassformer.cli.running import load_to_run
 from glassformer.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,13 +59,9 @@ def translate(
 
     Every line in is a line out, in order; an empty line stays empty. Standard input is translated as it comes.
     """
-    import glassformer
-
     if attention is not None and len(text) != 1:
         raise InputError(f"--attention draws the translation of one line given as an argument, got {len(text)}.")
-    from glassformer.tasks.alignment import draw_alignment
-
-    loaded = glassformer.load(model, precision=precision)
+    loaded = load_to_run(model, precision)
     chunks = iter([(1, list(text))]) if text else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     for first, lines in chunks:
         results = loaded.translate(
@@ -80,6 +77,8 @@ def translate(
         for number, (line, result) in enumerate(zip(lines, results, strict=True), first):
             _write(number, line, result, n_best, json)
         if attention is not None:
+            from glassformer.tasks.alignment import draw_alignment
+
             draw_alignment(loaded, lines[0], attention, target=results[0], tokenized=tokenized)
 
 
