@@ -60,16 +60,7 @@ inline void attend_one(const float* query, const float* const* keys, const float
     int64_t key = 0;
     for (; key + 4 <= seen; key += 4) score<4>(query, keys + key, d, scale, scores + key);
     for (; key < seen; key++) score<1>(query, keys + key, d, scale, scores + key);
-    for (int64_t k = seen; k % LANES; k++) scores[k] = -INFINITY;
-    Lanes highest = wide(scores), totals = {};
-    for (int64_t k = LANES; k < seen; k += LANES) highest = larger(highest, wide(scores + k));
-    const float most = largest(highest);
-    for (int64_t k = 0; k < seen; k += LANES) {
-        const Lanes weights = exponential(wide(scores + k) - most);
-        store(weights, scores + k);
-        totals += weights;
-    }
-    const float factor = 1 / sum(totals);
+    const float factor = softmax(scores, seen);
     int64_t column = 0;
     for (; column + PANEL <= d; column += PANEL) mix<PANEL / LANES>(scores, values, seen, column, factor, mixed);
     for (; column + LANES <= d; column += LANES) mix<1>(scores, values, seen, column, factor, mixed);

@@ -83,4 +83,19 @@ inline Lanes exponential(Lanes x) {
     return x < least ? zero : p * power;
 }
 
+// `seen` > 0 scores become e to their power, but for a common factor; what they are to be multiplied with to sum to 1.
+// There is room for them, rounded up to LANES.
+inline float softmax(float* scores, int64_t seen) {
+    for (int64_t k = seen; k % LANES; k++) scores[k] = -INFINITY;
+    Lanes highest = wide(scores), totals = {};
+    for (int64_t k = LANES; k < seen; k += LANES) highest = larger(highest, wide(scores + k));
+    const float most = largest(highest);
+    for (int64_t k = 0; k < seen; k += LANES) {
+        const Lanes weights = exponential(wide(scores + k) - most);
+        store(weights, scores + k);
+        totals += weights;
+    }
+    return 1 / sum(totals);
+}
+
 }  // namespace lanes
