@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import tokenizers
 import torch
 from tiny_runs import tiny_recipe
 
-from glassformer.checkpoints.native import load
+from glassformer.checkpoints.native import load, save
 from glassformer.checkpoints.tensors import network_tensors, read_tensors
 from glassformer.errors import InputError
 from glassformer.text.tokenizer import Tokenizer
@@ -87,6 +89,33 @@ def test_average_writes_a_checkpoint_of_its_own(finished: Path, tmp_path: Path) 
     assert load(folder).extra["averaged_steps"] == [6, 9, 12]
     with pytest.raises(InputError, match=r"has 3 checkpoints to average \(6, 9, 12\), asked for 4"):
         average(finished, last=4)
+
+
+def test_several_runs_make_one_mean(finished: Path, tmp_path: Path) -> None:
+    """Of runs that may differ in what a training chooses for itself, and in nothing else."""
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    moved = other / "checkpoints" / "step-12"
+    held = load(moved)
+    with torch.no_grad():
+        for parameter in held.network.parameters():
+            parameter += 1.0
+    shutil.rmtree(moved)
+    held.network.config = dataclasses.replace(held.network.config, dropout=0.5)
+    save(moved, held.network, held.tokenizer, held.pipeline, held.task, extra={**held.extra})
+    folder = average([finished, other], last=1, into=tmp_path / "soup")
+    before = network_tensors(load(finished / "checkpoints" / "step-12").network)
+    for name, tensor in network_tensors(load(folder).network).items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, before[name] + 0.5, rtol=1e-5, atol=1e-6)
+    assert load(folder).extra["averaged_runs"] == [finished.name, "other"]
+    held.network.config = dataclasses.replace(held.network.config, norm_eps=0.1)
+    shutil.rmtree(moved)
+    save(moved, held.network, held.tokenizer, held.pipeline, held.task, extra={**held.extra})
+    with pytest.raises(InputError, match="other has another network or vocabulary"):
+        average([finished, other], last=1, into=tmp_path / "none")
+    with pytest.raises(InputError, match="nothing to average"):
+        average([])
 
 
 def test_the_plan_comes_first_and_progress_and_samples_follow(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""`glassformer average`: the mean of a run's last checkpoints, as a checkpoint."""
+"""`glassformer average`: the mean of the last checkpoints of a run, or of several, as a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from glassformer.errors import InputError
 
 
 def average(
-    run: Annotated[Path, Parameter(help="The folder of a run.")],
-    *,
-    last: Annotated[int, Parameter(help="How many checkpoints, counted from the newest.")] = 5,
-    out: Annotated[Path | None, Parameter(help="The new checkpoint's folder. Without it, RUN/average-K.")] = None,
+    *runs: Annotated[Path, Parameter(help="The folder of a run; or of several that began from one model.")],
+    last: Annotated[int, Parameter(help="How many checkpoints of each, counted from the newest.")] = 5,
+    out: Annotated[
+        Path | None,
+        Parameter(help="The new checkpoint's folder. Without it, RUN/average-K; of N runs, FIRST/average-K-of-N."),
+    ] = None,
 ) -> None:
-    """Average the weights of a run's last checkpoints.
+    """Average the weights of the last checkpoints of a run, or of several runs that began from one model.
 
     The folder of the new checkpoint is printed on standard output; translate and evaluate take it as a model.
     """
-    target = out if out is not None else run / f"average-{last}"
+    if not runs:
+        raise InputError("name a run: glassformer average runs/NAME --last 10")
+    name = f"average-{last}" if len(runs) == 1 else f"average-{last}-of-{len(runs)}"
+    target = out if out is not None else runs[0] / name
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists and is not overwritten; choose another folder with --out.")
     import glassformer
 
-    folder = glassformer.average(run, last=last, into=target)
-    say(f"The mean of the last {last} checkpoints of {run}. Next: glassformer evaluate {folder}")
+    folder = glassformer.average(runs, last=last, into=target)
+    of = " and ".join(map(str, runs))
+    say(f"The mean of the last {last} checkpoints of {of}. Next: glassformer evaluate {folder}")
     put(str(folder))

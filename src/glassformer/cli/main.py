@@ -187,8 +187,9 @@ _VERBS: dict[str, tuple[str, str]] = {
         "  glassformer compare --only cost memory --out costs",
     ),
     "average": (
-        "Average the weights of a run's last checkpoints.",
-        "  glassformer average runs/NAME --last 10\n  glassformer average runs/NAME --last 5 --out averaged",
+        "Average the weights of the last checkpoints of a run, or of several that began from one model.",
+        "  glassformer average runs/NAME --last 10\n  glassformer average runs/NAME --last 5 --out averaged\n"
+        "  glassformer average runs/tuned-1 runs/tuned-2 --last 10",
     ),
     "models": (
         "List the models that come with the package, the known ones, and the runs here.",
