@@ -94,7 +94,7 @@ def test_the_kernel_for_a_few_queries_is_equation_1(
     }
     mask = torch.rand(shape[masked], generator=generator) < 0.5 if masked != "not" else None
     wanted = _product(attention_pattern(attention_scores(query, key, mask)), value)
-    with torch.no_grad():
+    with torch.inference_mode():
         allowed = None if mask is None else mask.expand(rows, groups * shared, queries, keys)
         found = attend_few(query, key, value, allowed, d**-0.5)
         torch.testing.assert_close(attention(query, key, value, mask), wanted, atol=1e-5, rtol=1e-4)
@@ -106,7 +106,7 @@ def test_what_is_no_number_stays_none(where: str) -> None:
     generator = torch.Generator().manual_seed(0)
     parts = {name: torch.randn(1, 2, 3, 8, generator=generator) for name in ("query", "key", "value")}
     parts[where][0, 0, 0] = float("nan")
-    with torch.no_grad():
+    with torch.inference_mode():
         mixed = attention(**parts)
     assert mixed[0, 0, 0].isnan().any() and not mixed[0, 1].isnan().any()
 

@@ -90,8 +90,10 @@ def attention(
 
 
 def _few(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
-    """Whether our kernel for a few queries is there and serves: on a CPU, in fp32, without gradients."""
-    if torch.is_grad_enabled() or query.device.type != "cpu" or any(type(x) is not Tensor for x in (query, key, value)):
+    """Whether our kernel for a few queries is there and serves: on a CPU, in fp32, in inference mode, as text is
+    written. Elsewhere what is looked into or trained is equal, to the last bit, to a plain forward pass."""
+    plain = all(type(x) is Tensor for x in (query, key, value))
+    if not torch.is_inference_mode_enabled() or query.device.type != "cpu" or not plain:
         return False
     dense = all(x.stride(-1) == 1 for x in (key, value, *([] if mask is None else [mask])))
     single = all(x.dtype == torch.float32 for x in (query, key, value))
