@@ -101,6 +101,22 @@ def test_the_kernel_for_a_few_queries_is_equation_1(
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_the_kernel_serves_where_text_is_written_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    if library() is None:
+        pytest.skip("there is no C++ compiler")
+    called: list[torch.Size] = []
+    monkeypatch.setattr(
+        "glassformer.layers.attention.attend_few", lambda query, *_: called.append(query.shape) or query
+    )
+    parts = torch.randn(3, 1, 2, 4, 8)
+    with torch.no_grad():
+        attention(*parts)
+    assert not called
+    with torch.inference_mode():
+        attention(*parts)
+    assert called == [(1, 2, 4, 8)]
+
+
 @pytest.mark.parametrize("where", ["query", "key", "value"])
 def test_what_is_no_number_stays_none(where: str) -> None:
     generator = torch.Generator().manual_seed(0)

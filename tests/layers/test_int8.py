@@ -133,6 +133,17 @@ def test_the_kernels_round_and_scale_as_torch_does(rows: int, width: int, scale:
     torch.testing.assert_close(scale_rows(y.clone(), largest, None), y * largest)
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, 63, 69])
+def test_what_is_no_number_stays_none(odd: float, place: int) -> None:
+    """Broken weights must not be answered with numbers; other rows are as they were."""
+    layer, x = Int8Linear(nn.Linear(70, 24)), torch.randn(3, 70)
+    whole = layer(x)
+    x[1, place] = odd
+    broken = layer(x)
+    assert broken[1].isnan().all() and torch.equal(broken[::2], whole[::2])
+
+
 def test_it_is_the_same_where_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layer, x = Int8Linear(nn.Linear(64, 24)), torch.randn(2, 7, 64)

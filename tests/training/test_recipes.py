@@ -42,6 +42,7 @@ def test_the_name_is_the_files_own(tmp_path: Path) -> None:
         ("[training]\nbetas = [0.9, 1.0]\n", "'betas' in"),
         ("[training]\nlabel_smoothing = 1.5\n", "'label_smoothing' must be in"),
         ("[training]\nconsistency = -1.0\n", "'consistency' must be at least 0"),
+        ("[training]\nconsistency = 1.0\n[parallel]\nshard = 2\n", "goes with 'parallel.data' alone"),
         ("task = 'language-modeling'\n[training]\nconsistency = 1.0\n", "is for translation and classification"),
         ("[model]\nsize = 'transformer-tny'\n", "Did you mean 'transformer-tiny'"),
         ("[model]\nd_modle = 3\n", "unknown key 'd_modle'. Did you mean 'd_model'"),

@@ -25,13 +25,9 @@ def average(
     """
     if not runs:
         raise InputError("name a run: glassformer average runs/NAME --last 10")
-    name = f"average-{last}" if len(runs) == 1 else f"average-{last}-of-{len(runs)}"
-    target = out if out is not None else runs[0] / name
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists and is not overwritten; choose another folder with --out.")
     import glassformer
 
-    folder = glassformer.average(runs, last=last, into=target)
+    folder = glassformer.average(runs, last=last, into=out)
     of = " and ".join(map(str, runs))
     say(f"The mean of the last {last} checkpoints of {of}. Next: glassformer evaluate {folder}")
     put(str(folder))

@@ -29,8 +29,8 @@ def load_to_run(name: str, precision: Precision | None) -> Model:
 def importing() -> Iterator[None]:
     """No garbage is looked for while torch is imported, nor later among what came with it.
 
-    Modules leave none, but each search walks through all that they hold: a sixth of the time that `import torch` takes,
-    and, when the process ends, half a second more.
+    Modules leave none, but each search walks through all that they hold: about a tenth of the time that `import torch`
+    takes, and, when the process ends, half a second more.
     """
     first, was = "torch" not in sys.modules, gc.isenabled()
     gc.disable()

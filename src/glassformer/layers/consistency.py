@@ -2,7 +2,7 @@
 
 What a network says with some of its units dropped is one of many opinions. Cross-entropy teaches each of them alone;
 the divergence between two teaches them to say the same, which is what a network without dropout does afterwards. It
-costs a second forward and backward pass, and pays where data are few.
+costs a second forward and backward pass, and is for networks that are large for their data.
 """
 
 from typing import Any

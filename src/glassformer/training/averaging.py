@@ -40,11 +40,16 @@ def average(run: str | Path | Sequence[str | Path], last: int = 5, into: str | P
     began from one trained model: weights that were drawn apart have no meaning in common. The folder is then
     `FIRST/average-K-of-N`, the recipe and all else but the weights those of the first run.
 
-    `InputError` where a run has fewer checkpoints than that, and for runs of unlike networks or vocabularies.
+    `InputError` where a run has fewer checkpoints than that, where the folder exists and is not empty, and for runs of
+    unlike networks or vocabularies.
     """
     runs = [run] if isinstance(run, str | Path) else list(run)
     if not runs:
         raise InputError("there is nothing to average: name at least one run.")
+    name = f"average-{last}" if len(runs) == 1 else f"average-{last}-of-{len(runs)}"
+    folder = Path(into) if into is not None else Path(runs[0]) / name
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not overwritten; choose another folder ('into', --out).")
     found = [_newest(one, last) for one in runs]
     models = [open_model(checkpoints[-1], merge=False) for checkpoints in found]
     first = models[0]
@@ -53,8 +58,6 @@ def average(run: str | Path | Sequence[str | Path], last: int = 5, into: str | P
             raise InputError(f"{one} has another network or vocabulary than {runs[0]}: their mean would mean nothing.")
     tensors = mean_tensors([folder for checkpoints in found for folder in checkpoints])
     fill_network(first.network, tensors, ", ".join(map(str, runs)), only=trained_names(first.network))
-    name = f"average-{last}" if len(runs) == 1 else f"average-{last}-of-{len(runs)}"
-    folder = Path(into) if into is not None else Path(runs[0]) / name
     extra = {**first.extra, "averaged_steps": [int(one.name.rpartition("-")[2]) for one in found[0]]}
     if len(runs) > 1:
         extra["averaged_runs"] = [Path(one).name for one in runs]

@@ -55,7 +55,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_metric(self.task, self.evaluation.metric)
         check_kind(self.task, self.data.kind)
-        check_consistency(self.task, self.training.consistency)
+        check_consistency(self.task, self.training.consistency, self.parallel)
         if self.finetune.model:
             self._check_adjustments()
         else:

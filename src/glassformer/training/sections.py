@@ -292,7 +292,9 @@ def check_metric(task: str, metric: str) -> None:
         )
 
 
-def check_consistency(task: str, consistency: float) -> None:
-    """`InputError` where two readings are to agree in a task that has no such objective."""
+def check_consistency(task: str, consistency: float, parallel: Parallel) -> None:
+    """`InputError` where two readings are to agree in a task that has no such objective, or in parts of a network."""
+    if consistency and not parallel.whole:
+        raise InputError("'training.consistency' goes with 'parallel.data' alone: it reads the whole network twice.")
     if consistency and task not in ("translation", "classification"):
         raise InputError(f"'training.consistency' is for translation and classification, this recipe is for {task}.")
