@@ -27,7 +27,7 @@ def test_the_worst_language_stands_first() -> None:
 
 @pytest.mark.slow
 def test_the_demo_reaches_its_floor(glassformer: Glassformer, tmp_path: Path) -> None:
-    done = glassformer("demo", "--json", "--out", tmp_path / "run")
+    done = glassformer("demo", "--json", "--out", tmp_path / "run", timeout=900)
     assert done.code == 0, done.err
     record = json.loads(done.out)
     assert record["exact_match"] >= 0.99

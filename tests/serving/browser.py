@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,15 @@ def opened(
     context.close()
     assert [each for each in problems if not (refusals and "Failed to load resource" in each)] == []
     assert wide <= 0, f"the page itself scrolls sideways by {wide} pixels"
+
+
+def until(page: Any, expression: str, seconds: float = 30) -> None:
+    """Wait until a JavaScript expression is true. Asked from here again and again: `page.wait_for_function` evaluates
+    it inside the page, where the page's own policy forbids that once the browser looks."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"never came true: {expression}"
+        page.wait_for_timeout(20)
 
 
 def cells(grid: Any) -> dict[tuple[int, int], dict[str, Any]]:

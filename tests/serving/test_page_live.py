@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from serving.browser import Served, cells, chromium, opened
+from serving.browser import Served, cells, chromium, opened, until
 from serving.small_views import WRITER_TEXTS, writer
 
 from glassformer.serving.views import VIEWS, make_view
@@ -78,7 +78,7 @@ def test_progress_and_stop(browser: Any, model: Model) -> None:
         ask(page, *WRITER_TEXTS)
         page.locator("#tab-patching").click()
         bar = page.locator("#panel-patching progress")
-        page.wait_for_function("document.querySelector('#panel-patching progress')?.value > 0")
+        until(page, "document.querySelector('#panel-patching progress')?.value > 0")
         assert bar.get_attribute("aria-label") == "Patching: how much is done"
         page.locator("#panel-patching").get_by_role("button", name="Stop").click()
         page.locator("#panel-patching", has_text="Stopped.").wait_for()

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import torch
 from serving.api_server import Running, serving
-from serving.browser import cells, chromium, exported, opened, plain_table
+from serving.browser import cells, chromium, exported, opened, plain_table, until
 from serving.small_views import SOURCES, WRITER_TEXTS, predecessor, reader, translator, writer
 from tasks.small_readers import local_reader, words
 
@@ -225,7 +225,7 @@ def test_patching_shows_how_far_it_is_and_can_be_stopped(
     with opened(browser, server.url + "/") as page:
         ask(page, "decoder", *WRITER_TEXTS)
         page.locator("#tab-patching").click()
-        page.wait_for_function("document.querySelector('#panel-patching progress')?.value === 0.25")
+        until(page, "document.querySelector('#panel-patching progress')?.value === 0.25")
         assert at_work.is_set()
         page.locator("#panel-patching").get_by_role("button", name="Stop").click()
         page.locator("#panel-patching", has_text="Stopped.").wait_for()
@@ -354,7 +354,7 @@ def test_what_is_chosen_is_scrolled_to(browser: Any, server: Running) -> None:
         panel = shown(page, "lens")
         chosen = panel.locator("td[aria-selected]")
         assert panel.locator(".scroll").first.evaluate("box => box.scrollWidth > box.clientWidth")
-        page.wait_for_function(f"({inside})(document.querySelector('#panel-lens td[aria-selected]'))")
+        until(page, f"({inside})(document.querySelector('#panel-lens td[aria-selected]'))")
         page.locator("#tab-attention").click()
         page.locator("#row .token").first.click()
         page.locator("#tab-lens").click()

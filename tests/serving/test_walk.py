@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from serving.browser import until
 from serving.harness import chromium, exported, opened_table, panel
 from serving.small_views import SOURCES, WRITER_TEXTS, predecessor, reader, translator, writer
 
@@ -306,7 +307,7 @@ def test_a_server_is_asked_for_another_head(browser: Any) -> None:
         attention, layer, head = page.locator("select").all()
         assert [option.text_content() for option in attention.locator("option").all()][2].startswith("cross-attention")
         head.select_option("1")
-        page.wait_for_function("document.querySelector('h2').textContent.includes('cross-attention')")
+        until(page, "document.querySelector('h2').textContent.includes('cross-attention')")
         place = len(document["walks"][0]["queries"]) - 1
         assert page.evaluate("asked") == [{"site": "encoder.self_attention", "layer": 0, "head": 1, "place": place}]
         assert "is about to be written and looks at" in page.locator(".walk > .said").text_content()
