@@ -13,6 +13,7 @@ PARTS = ["translation", "cost", "distance", "parallelism", "order", "heads", "sc
 VERDICTS = {"supported", "not supported", "not testable here"}
 
 
+@pytest.mark.slow
 def test_the_whole_report(glassformer: Glassformer, tmp_path: Path) -> None:
     """Without a finished translator the first part says what to train; all others are measured."""
     done = glassformer("compare", "--scale", "toy", "--threads", 1, "--out", "report", "--json", cwd=tmp_path)

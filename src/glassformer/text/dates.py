@@ -35,8 +35,8 @@ LOCALES: tuple[str, ...] = (
 )
 # fmt: on
 # What is a locale's alone takes longest to learn, and so has more turns in training: a bare month before the day
-# (English), digits of one's own, a word for another month than in a related language (listopada: Croatian, Polish).
-_TRAINED = (*LOCALES, "en", "en", "ar_EG", "bn", "fa", "hr", "mr", "my", "pl")
+# (English), a word for another month than in a related language (listopada: Croatian, Polish), digits of one's own.
+_TRAINED = (*LOCALES, "en", "en", "hr", "hr", "pl", "pl", "ar_EG", "bn", "fa", "mr", "my")
 FIRST, LAST = date(1950, 1, 1), date(2049, 12, 31)
 SIZES: dict[str, int] = {"train": 60_000, "valid": 1_000, "test": 40 * len(LOCALES)}
 
