@@ -38,7 +38,7 @@ LOCALES: tuple[str, ...] = (
 # (English), a word for another month than in a related language (listopada: Croatian, Polish), digits of one's own.
 _TRAINED = (*LOCALES, "en", "en", "hr", "hr", "pl", "pl", "ar_EG", "bn", "fa", "mr", "my")
 FIRST, LAST = date(1950, 1, 1), date(2049, 12, 31)
-SIZES: dict[str, int] = {"train": 60_000, "valid": 1_000, "test": 40 * len(LOCALES)}
+SIZES: dict[str, int] = {"train": 60_000, "valid": 1_000, "test": 160 * len(LOCALES)}
 
 # CLDR's "available formats" that are whole dates: weekday or not, month as number, short or long.
 _SKELETONS = ("yMd", "yMEd", "yMMMd", "yMMMEd", "yMMMEEEEd", "yMMMMd", "yMMMMEd", "yMMMMEEEEd", "yMEEEEd")
@@ -74,7 +74,7 @@ def dates_corpus(
 
     Locales take turns, and within a locale its forms do; the days are drawn from those of the split. The same
     arguments give the same corpus under the same version of Babel. By default all of `LOCALES` (to train, some of them
-    more often than others), and 60,000 pairs to train, 1,000 to validate, 40 a locale to test.
+    more often than others), and 60,000 pairs to train, 1,000 to validate, 160 a locale to test.
     """
     if split not in SIZES:
         raise InputError(f"the splits of the dates are {', '.join(SIZES)}; got '{split}'.{did_you_mean(split, SIZES)}")
