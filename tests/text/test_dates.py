@@ -127,8 +127,8 @@ def test_training_covers_every_training_value():
 
 def test_sizes_and_turns():
     test = dates_corpus("test")
-    assert len(test) == 45 * 40 == len(test.locales) == len(test.source)
-    assert Counter(test.locales) == {tag: 40 for tag in LOCALES}
+    assert len(test) == 45 * 160 == len(test.locales) == len(test.source)
+    assert Counter(test.locales) == {tag: 160 for tag in LOCALES}
     assert len(dates_corpus("train")) == 60_000
     assert len(dates_corpus("valid")) == 1_000
     assert len(dates_corpus("valid", size=7)) == 7
