@@ -1,4 +1,4 @@
-"""`glassformer demo`: its counting here, the whole of it (a minute or two) among the slow tests."""
+"""`glassformer demo`: its counting here, the whole of it (minutes) among the slow tests."""
 
 from __future__ import annotations
 

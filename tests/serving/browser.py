@@ -66,8 +66,8 @@ def opened(
 
 
 def until(page: Any, expression: str, seconds: float = 30) -> None:
-    """Wait until a JavaScript expression is true. Asked from here again and again: `page.wait_for_function` evaluates
-    it inside the page, where the page's own policy forbids that once the browser looks."""
+    """Wait until a JavaScript expression is true, asking again and again from outside: `page.wait_for_function` asks by
+    `eval` inside the page, which the page's own policy forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"never came true: {expression}"

@@ -129,7 +129,10 @@ def test_sizes_and_turns():
     test = dates_corpus("test")
     assert len(test) == 45 * 160 == len(test.locales) == len(test.source)
     assert Counter(test.locales) == {tag: 160 for tag in LOCALES}
-    assert len(dates_corpus("train")) == 60_000
+    train = Counter(dates_corpus("train").locales)
+    assert train.total() == 60_000 and set(train) == set(LOCALES)
+    for tag, turns in {"de": 1, "fa": 2, "en": 3, "hr": 3, "pl": 3}.items():
+        assert abs(train[tag] - turns * train["fr"]) <= turns, tag
     assert len(dates_corpus("valid")) == 1_000
     assert len(dates_corpus("valid", size=7)) == 7
     assert set(dates_corpus("train", size=50, locales=["de", "ja"]).locales) == {"de", "ja"}

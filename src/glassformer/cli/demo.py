@@ -62,7 +62,7 @@ def demo(
     """Train a translator of dates in 45 languages from nothing, and look at what it learnt.
 
     The dates are written as people write them ("Dienstag, 24. November 2026"; from CLDR) and become ISO dates. The
-    model is tested on days that it never saw in any language. Needs no network and a minute or two on two cores.
+    model is tested on days that it never saw in any language. Needs no network and a few minutes on two cores.
     """
     import glassformer
     from glassformer.text.dates import dates_corpus
