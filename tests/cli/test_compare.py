@@ -22,7 +22,7 @@ def test_the_whole_report(glassformer: Glassformer, tmp_path: Path) -> None:
     assert {claim["part"] for claim in claims} == set(PARTS[1:])
     assert {claim["verdict"] for claim in claims} <= VERDICTS
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "train recipes/multi30k-en-de-tok.toml" in page and not re.search(r"https?://|<script", page)
+    assert "train recipes/multi30k-en-de-transformer.toml" in page and not re.search(r"https?://|<script", page)
     for source in re.findall(r'src="([^"]+)"', page):
         assert (tmp_path / "report" / source).read_bytes().startswith(b"\x89PNG")
     shown = (tmp_path / "report" / "report.md").read_text()

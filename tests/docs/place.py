@@ -69,6 +69,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "aeslc-scratch": {**STEPS, **WIDTH, **DEPTHS, **PIECES, **FEW, "evaluation.metric": "loss"},
     "multi30k-en-de": {**TRANSLATOR, **WIDTH, **DEPTHS},
     "multi30k-en-de-tok": {**TRANSLATOR, **WIDTH, **DEPTHS},
+    "multi30k-en-de-transformer": {**TRANSLATOR, **WIDTH, **DEPTHS},
     "translation": {**TRANSLATOR, **WIDTH, **DEPTHS},
     "multi30k-en-de-lstm": {**TRANSLATOR, "model.d_model": 16},
     "multi30k-en-de-convs2s": {**TRANSLATOR, "model.d_model": 16, **DEPTHS},

@@ -73,7 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
         (folder / f"{split}.en").write_text("\n".join(lines) + "\n")
         (folder / f"{split}.de").write_text("\n".join(" ".join(reversed(line.split())) for line in lines) + "\n")
     own: dict[str, dict[str, Any]] = {
-        "multi30k-en-de-tok": {"model.d_ff": 16, "model.n_heads": 2, "model.n_encoder_layers": 1},
+        "multi30k-en-de-transformer": {"model.d_ff": 16, "model.n_heads": 2, "model.n_encoder_layers": 1},
         "multi30k-en-de-lstm": {},
         "multi30k-en-de-convs2s": {"model.n_encoder_layers": 1},
     }
@@ -105,7 +105,7 @@ def test_the_part(runs: tuple[Path, ...], tmp_path: Path) -> None:
 def test_one_run_alone_names_what_is_missing(runs: tuple[Path, ...], tmp_path: Path) -> None:
     result = translation.run(Setting("toy", runs=runs[1:2], data_root=runs[0].parent))
     assert result["missing"] == ["Transformer", "ConvS2S"]
-    assert "recipes/multi30k-en-de-tok.toml" in str(translation.tables(result)[1])
+    assert "recipes/multi30k-en-de-transformer.toml" in str(translation.tables(result)[1])
     assert {claim.verdict for claim in translation.claims(result)} == {"not testable here"}
     translation.draw(result, tmp_path)
 
@@ -117,7 +117,7 @@ def test_bad_runs_are_refused(runs: tuple[Path, ...], tmp_path: Path, monkeypatc
     with pytest.raises(InputError, match="holds no finished run"):
         translation.run(Setting("toy", runs=(tmp_path,), data_root=data))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="there is no finished translator: train recipes/multi30k-en-de-tok"):
+    with pytest.raises(InputError, match="there is no finished translator: train recipes/multi30k-en-de-transformer"):
         translation.run(Setting("toy", data_root=data))
 
 

@@ -226,6 +226,16 @@ def test_documents_are_those_of_all_files_and_shares(root: Path) -> None:
     assert part[:-1] == whole[: len(part) - 1] and 0 < len(part) < len(whole)
 
 
+def test_documents_of_text_and_of_columns_in_one_list(root: Path) -> None:
+    """`documents` speaks of the text alone, and a file named twice is read twice."""
+    (root / "films.tsv").write_text("a good film\t1\na bad one\t0\n")
+    data = Data(train=["text-train.txt", "films.tsv", "films.tsv"], documents="blank-line", column="1")
+    whole = read_documents(root / "text-train.txt", "blank-line")
+    assert split_documents(data, "train", root) == [*whole, *["a good film", "a bad one"] * 2]
+    with pytest.raises(InputError, match="each row is a document"):
+        split_documents(dataclasses.replace(data, train="films.tsv"), "train", root)
+
+
 def test_prompts_hold_the_document_and_learn_the_summary(trained: Trained) -> None:
     found = prepared(trained, "prompts")
     batch: TextBatch = found.train.batch(torch.tensor([0]).numpy())

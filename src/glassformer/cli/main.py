@@ -183,7 +183,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "compare": (
         "Measure what the Transformer replaced beside it: one report on recurrence, convolution and attention.",
         "  glassformer compare --quick\n"
-        "  glassformer compare --runs runs/multi30k-en-de-tok runs/multi30k-en-de-lstm runs/multi30k-en-de-convs2s\n"
+        "  glassformer compare --runs runs/multi30k-en-de-transformer runs/multi30k-en-de-lstm\n"
         "  glassformer compare --only cost memory --out costs",
     ),
     "average": (

@@ -39,11 +39,11 @@ class Data:
     (by default "text" and "label"); `labels` gives the names of the labels in their order, by how the data write them.
     Question answering reads SQuAD's JSON or JSON Lines (`text/questions.py`, with `occurrence`).
 
-    Language models read documents (`text/documents.py`): plain text cut as `documents` says, or the column `column`; a
-    file may be followed by a share of it, `"input.txt[0:0.9]"`. Folders of token shards (`text/shards.py`, made by
-    `glassformer tokenize`) bring their tokenizer, and a share of one is one of its documents. `context` is how many
-    tokens they see at once. `kind = "people"` makes documents about the people of the one file `train`
-    (`text/people.py`), about so many `people` (0 all), `variants` for each, drawn by `people_seed`.
+    Language models read documents (`text/documents.py`): plain text cut as `documents` says, or the column `column`,
+    and lists of both; a file may be followed by a share of it, `"input.txt[0:0.9]"`. Folders of token shards
+    (`text/shards.py`, made by `glassformer tokenize`) bring their tokenizer, and a share of one is one of its
+    documents. `context` is how many tokens they see at once. `kind = "people"` makes documents about the people of the
+    one file `train` (`text/people.py`), about so many `people` (0 all), `variants` for each, drawn by `people_seed`.
 
     `max_tokens` is the longest text, or question with its piece of a context; 0 is what the model can read (384 for
     question answering). What is longer is refused, or cut off at the end with `truncate`; contexts of questions are

@@ -34,7 +34,7 @@ from glassformer.training.jobs.translation import split_pairs
 from glassformer.training.runs import Run
 
 RECIPES = {
-    "Transformer": "multi30k-en-de-tok",
+    "Transformer": "multi30k-en-de-transformer",
     "LSTM": "multi30k-en-de-lstm",
     "ConvS2S": "multi30k-en-de-convs2s",
 }

@@ -17,6 +17,7 @@ from glassformer.tasks.intervals import bootstrap
 from glassformer.tasks.model import Model
 from glassformer.tasks.objectives import causal_lm
 from glassformer.text.batches import ExampleBatches
+from glassformer.text.columns import has_columns
 from glassformer.text.corpora import resolve
 from glassformer.text.documents import parse_part, read_documents
 from glassformer.text.examples import Windows
@@ -48,13 +49,15 @@ def split_documents(data: Data, split: str, root: Root = None) -> list[str]:
     """The documents of a split, of all its files. See `Data` and `text.documents.read_documents`."""
     if data.kind == "people":
         return people_documents(people_of(data, root), split, data.variants, data.people_seed)
+    files = [parse_part(given) for given in data.paths(split)]
+    mixed = not all(has_columns(path) for path, _ in files)
     found = []
-    for given in data.paths(split):
-        path, part = parse_part(given)
+    for path, part in files:
         place = resolve(path, root)
         if is_shards(place):
             raise InputError(f"{place} is a folder of token shards: {SHARDS_ARE_FOR}.")
-        found += read_documents(place, data.documents, data.column, part=part)
+        rows = mixed and has_columns(path)  # then `documents` speaks of the other files
+        found += read_documents(place, "file" if rows else data.documents, data.column, part=part)
     return found
 
 
