@@ -40,6 +40,7 @@ def test_a_line_or_an_object_for_each_question(tiny: Path) -> None:
     assert records[0]["scores"].keys() == replies[0].scores.keys() and records[0]["tokens"]
 
 
+@pytest.mark.slow
 def test_the_mona_lisa_from_a_document(glassformer: Glassformer, tmp_path: Path) -> None:
     pytest.importorskip("bm25s", reason="the extra 'ground' is not installed")
     try:
@@ -57,6 +58,7 @@ def test_the_mona_lisa_from_a_document(glassformer: Glassformer, tmp_path: Path)
     assert silent.out == "-\t-\tthe documents do not say\n"
 
 
+@pytest.mark.slow
 def test_the_mona_lisa_in_the_model_s_words(glassformer: Glassformer, tmp_path: Path) -> None:
     """One document says 1503–1519, another gives orders: what is written must be of the evidence."""
     pytest.importorskip("bm25s", reason="the extra 'ground' is not installed")
@@ -81,6 +83,7 @@ def test_the_mona_lisa_in_the_model_s_words(glassformer: Glassformer, tmp_path: 
     assert people["answer"] is None and people["why"] == "the documents do not say" and people["checks"] == []
 
 
+@pytest.mark.slow
 def test_documents_that_disagree_are_told_of(glassformer: Glassformer, tmp_path: Path) -> None:
     pytest.importorskip("bm25s", reason="the extra 'ground' is not installed")
     try:

@@ -37,6 +37,7 @@ def given(place: Path, out: Path, *more: object) -> tuple[object, ...]:
     return ("calibrate", "--model", place / "tiny", "--questions", place / "questions.jsonl", *common, *more)
 
 
+@pytest.mark.slow
 def test_a_model_is_calibrated(glassformer: Glassformer, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "risk.json"
     done = glassformer(*given(place, out, "--audit", 20))
@@ -71,6 +72,7 @@ def test_one_score_shots_and_json(place: Path, tmp_path: Path) -> None:
     assert load(out, gf.load(place / "tiny")).curve.method == "platt"
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_goes_on(place: Path, tmp_path: Path) -> None:
     out, answers = tmp_path / "risk.json", tmp_path / "risk-answers.jsonl"
     whole = run_inside(*given(place, out))
@@ -84,6 +86,7 @@ def test_what_was_interrupted_goes_on(place: Path, tmp_path: Path) -> None:
     assert other.code == 0 and "320 of 320 answers are in" in other.err
 
 
+@pytest.mark.slow
 def test_what_calibrate_writes_ask_takes_without_another_word(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "risk.json"
     assert run_inside(*given(place, out)).code == 0

@@ -28,6 +28,7 @@ def place(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_further_as_a_process(place: Path, trained: Trained, glassformer: Glassformer) -> None:
     done = glassformer("finetune", "labels.toml", "--model", trained("masked"), "--lora", "--name", "new", cwd=place)
     assert (done.code, done.out) == (0, ""), done.err

@@ -20,7 +20,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 def test_train_resume_evaluate_average_plot(
     recipe: str, signature: str, glassformer: Glassformer, tmp_path: Path
 ) -> None:
-    few = ("--training.evaluate_every", 20, "--training.checkpoint_every", 10, "--evaluation.average", 2)
+    every = ("--training.evaluate_every", 20, "--training.checkpoint_every", 10)
+    few = (*every, "--training.batch_tokens", 1024, "--evaluation.average", 2)
     given = ("train", RECIPES / f"{recipe}.toml", "--data-root", DATA, "--name", "few", "--training.steps", 20, *few)
     done = glassformer(*given, cwd=tmp_path)
     assert done.code == 0, done.err

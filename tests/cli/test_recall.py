@@ -54,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_none_of_the_facts(glassformer: Glassformer, tiny_decoder: Path, place: Path) -> None:
     """The report says that it cannot be tested; that is no failure."""
     asked = ("--facts", "facts.tsv", "--template", "{subject} likes")

@@ -41,6 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_from_text_to_a_model(place: Path) -> None:
     words = ("tokenize", "train.jsonl", "--column", "body", "--tokenizer", "word", "--vocab-size", "40")
     done = run_glassformer(*words, "--shard-tokens", "100", "--out", "data/shards/train", cwd=place)

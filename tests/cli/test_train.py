@@ -95,6 +95,7 @@ def test_own_files_as_columns(place: Path, glassformer: Glassformer, tmp_path: P
     assert (tmp_path / "run" / "glassformer.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_ctrl_c_stopped_it(place: Path, glassformer: Glassformer) -> None:
     run = place / "runs" / "long"
     command = [sys.executable, "-m", "glassformer", "train", "tiny.toml", "--name", "long"]
@@ -130,6 +131,7 @@ def test_plot_refuses_what_is_no_run(place: Path, glassformer: Glassformer) -> N
     assert not (place / "curves.png").exists()
 
 
+@pytest.mark.slow
 def test_average_makes_a_model(place: Path, glassformer: Glassformer, tmp_path: Path) -> None:
     target = tmp_path / "mean"
     done = glassformer("average", "runs/tiny", "--last", 2, "--out", target, cwd=place)

@@ -140,6 +140,7 @@ def test_a_checkpoint_with_a_changed_byte_is_refused(place: Path, glassformer: G
     assert "model.safetensors" in done.err and done.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_evaluate_gives_scores_with_their_signature(place: Path, glassformer: Glassformer) -> None:
     done = glassformer("evaluate", "runs/tiny", "--split", "test", "--json", cwd=place)
     assert done.code == 0, done.err

@@ -45,6 +45,7 @@ def test_it_finds_what_is_there_and_the_question_does_not_know() -> None:
     )
 
 
+@pytest.mark.slow
 def test_held_out_scores_of_chance_are_chance() -> None:
     """With more numbers than rows every probe fits what it has seen; entities that repeat would be recognised."""
     random = torch.Generator().manual_seed(3)

@@ -214,6 +214,7 @@ def test_json_has_no_infinity() -> None:
     assert said["score"] is None and said["scores"] == {"x": None} and said["conflict"] == [] and said["checks"] == []
 
 
+@pytest.mark.slow
 def test_the_mona_lisa_by_a_model_that_writes(reader: Model) -> None:
     """The issue's example: a document that says 1503–1519, and another that gives orders."""
     try:

@@ -153,6 +153,7 @@ def test_a_pipeline_waits_for_its_first_and_last(work: Work) -> None:
     assert time.bubble == pytest.approx(3 / 6 * time.computing)
 
 
+@pytest.mark.slow
 def test_the_quickest_that_fits_is_chosen() -> None:
     found = plan(SMALL, wish(), H100)
     assert found.chosen.layout.world == 4
@@ -161,6 +162,7 @@ def test_the_quickest_that_fits_is_chosen() -> None:
     assert found.steps == round(1e6 / (16 * 64))
 
 
+@pytest.mark.slow
 def test_a_network_within_a_node_is_not_the_one_between() -> None:
     near, far = (plan(SMALL, wish(), replace(H100, node=node, between=1e8)) for node in (8, 1))
     assert near.chosen.time.step < far.chosen.time.step

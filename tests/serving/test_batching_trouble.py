@@ -257,6 +257,7 @@ def test_a_schema_is_followed_behind_what_was_read_before() -> None:
     assert reused == [0, 60, 60, 60]
 
 
+@pytest.mark.slow
 def test_thousands_of_requests_leave_nothing_behind() -> None:
     def some(first: int, count: int) -> None:
         streams = [batching.submit(Request((1 + seed % 250, 2), 2, seed=seed)) for seed in range(first, first + count)]

@@ -210,6 +210,7 @@ def test_a_network_with_random_weights(bench: Bench) -> None:
     assert len(subject_tokens(bench.inputs)[0]) == int(bench.inputs.places("subject", "text").counts[0])
 
 
+@pytest.mark.slow
 def test_the_whole_study_of_a_model_that_knows(tmp_path: Path) -> None:
     """Every prediction is tested or says why not; numbers are plain, figures drawn, kept parts not measured again."""
     material = Material(trained_model(), made(), opposites(), limit=16)
