@@ -214,6 +214,7 @@ def real() -> Path:
     return Path(spec.origin).parent / REAL
 
 
+@pytest.mark.slow
 def test_a_real_file_is_read_as_the_package_reads_it(real: Path) -> None:
     ours, theirs = open_gguf(real), gguf.GGUFReader(real)
     fields = {name: field for name, field in theirs.fields.items() if not name.startswith("GGUF.")}

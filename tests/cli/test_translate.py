@@ -10,13 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import SENTENCES, Glassformer
+from processes import SENTENCES, Glassformer, run_inside
 
 from glassformer.cli.translate import CHUNK_BYTES, read_chunks
 from glassformer.errors import InputError
 
 SOURCES = [source for source, _ in SENTENCES]
 TARGETS = [target for _, target in SENTENCES]
+
+
+@pytest.fixture
+def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> Glassformer:
+    """The command line in this process, in the folder of the run."""
+    monkeypatch.chdir(place)
+    return run_inside
 
 
 def chunks(data: bytes) -> list[tuple[int, list[str]]]:
@@ -81,12 +88,12 @@ def test_small_weights_translate_alike_and_draw(place: Path, glassformer: Glassf
     assert refused.code == 2 and "int9" in refused.err
 
 
-def test_n_best_and_json(place: Path, glassformer: Glassformer) -> None:
+def test_n_best_and_json(inside: Glassformer) -> None:
     options = ["translate", "--model", "runs/tiny", "--beam", 3, "--n-best", 3]
-    plain = glassformer(*options, *SOURCES[:2], cwd=place)
+    plain = inside(*options, *SOURCES[:2])
     rows = [line.split(" ||| ") for line in plain.out.splitlines()]
     assert [row[0] for row in rows] == ["1"] * 3 + ["2"] * 3
-    records = [json.loads(line) for line in glassformer(*options, "--json", *SOURCES[:2], cwd=place).out.splitlines()]
+    records = [json.loads(line) for line in inside(*options, "--json", *SOURCES[:2]).out.splitlines()]
     assert [record["source"] for record in records] == SOURCES[:2]
     for record, first in zip(records, (0, 3), strict=True):
         best = [record, *record["alternatives"]]
@@ -128,48 +135,47 @@ def test_attention_is_drawn_for_one_line(place: Path, glassformer: Glassformer, 
     assert several.code == 2 and "--attention" in several.err
 
 
-def test_a_checkpoint_with_a_changed_byte_is_refused(place: Path, glassformer: Glassformer, tmp_path: Path) -> None:
-    done = glassformer("average", "runs/tiny", "--last", 1, "--out", tmp_path / "copy", cwd=place)
+def test_a_checkpoint_with_a_changed_byte_is_refused(inside: Glassformer, tmp_path: Path) -> None:
+    done = inside("average", "runs/tiny", "--last", 1, "--out", tmp_path / "copy")
     assert done.code == 0, done.err
     weights = tmp_path / "copy" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    done = glassformer("translate", "--model", tmp_path / "copy", "a dog", cwd=place)
+    done = inside("translate", "--model", tmp_path / "copy", "a dog")
     assert (done.code, done.out) == (2, "")
     assert "model.safetensors" in done.err and done.err.count("\n") == 1
 
 
-@pytest.mark.slow
-def test_evaluate_gives_scores_with_their_signature(place: Path, glassformer: Glassformer) -> None:
-    done = glassformer("evaluate", "runs/tiny", "--split", "test", "--json", cwd=place)
+def test_evaluate_gives_scores_with_their_signature(inside: Glassformer) -> None:
+    done = inside("evaluate", "runs/tiny", "--split", "test", "--json")
     assert done.code == 0, done.err
     scores = json.loads(done.out)
     assert {"bleu", "bleu_signature", "chrf", "n", "seconds"} <= scores.keys()
     assert scores["n"] == len(SENTENCES)
     assert "tok:13a" in scores["bleu_signature"]
     assert scores["bleu"] > 90
-    tokens = glassformer("evaluate", "runs/tiny", "--tokenized", "--json", cwd=place)
+    tokens = inside("evaluate", "runs/tiny", "--tokenized", "--json")
     assert "tok:none" in json.loads(tokens.out)["bleu_signature"]
-    table = glassformer("evaluate", "runs/tiny", cwd=place)
+    table = inside("evaluate", "runs/tiny")
     assert any(line.startswith("bleu_signature") for line in table.out.splitlines())
 
 
-def test_evaluate_on_other_files_counts_every_line(place: Path, glassformer: Glassformer, tmp_path: Path) -> None:
+def test_evaluate_on_other_files_counts_every_line(inside: Glassformer, tmp_path: Path) -> None:
     (tmp_path / "own.xx").write_text("a dog runs .\na woman reads .\n", encoding="utf-8")
     (tmp_path / "own.yy").write_text("ein hund rennt .\neine frau liest .\n", encoding="utf-8")
     given = ["evaluate", "runs/tiny", "--data", tmp_path / "own", "--source", "xx", "--target", "yy", "--json"]
-    done = glassformer(*given, cwd=place)
+    done = inside(*given)
     assert done.code == 0, done.err
     assert json.loads(done.out)["n"] == 2
     (tmp_path / "own.yy").write_text("ein hund rennt .\n", encoding="utf-8")
-    unequal = glassformer(*given, cwd=place)
+    unequal = inside(*given)
     assert unequal.code == 2 and "own.xx:2" in unequal.err
 
 
-def test_models_lists_the_runs(place: Path, glassformer: Glassformer) -> None:
-    table = glassformer("models", cwd=place)
+def test_models_lists_the_runs(inside: Glassformer) -> None:
+    table = inside("models")
     assert table.code == 0
     assert any(line.startswith("runs/tiny ") and "en → de" in line for line in table.out.splitlines())
-    records = [json.loads(line) for line in glassformer("models", "--json", cwd=place).out.splitlines()]
+    records = [json.loads(line) for line in inside("models", "--json").out.splitlines()]
     assert "runs/tiny" in [record["model"] for record in records]

@@ -31,6 +31,7 @@ from glassformer.training.recipes import Parallel
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
+@pytest.mark.slow
 def test_decoders_of_every_kind_are_those_of_one_process() -> None:
     """Every kind of positions, bands, packed documents, lengths that do not divide, nothing to predict in one half."""
     found = compare_cut_networks("context")

@@ -70,6 +70,7 @@ def assert_like(run: Path, other: Path, tolerance: float = 1e-4) -> None:
             assert same and close, f"step {line['step']}: {key} {value} and {theirs[key]}"
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     """With rows that do not divide, a stop in between, and a finished folder as of one process."""
     short = {**EVEN, "training.steps": 6, "training.evaluate_every": 6, "training.checkpoint_every": 3}

@@ -19,7 +19,12 @@ from glassformer.training.runs import Run
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
-    ("task", "mode", "count"), [("translation", "time", 2), ("translation", "write", 4), ("labels-lora", "time", 2)]
+    ("task", "mode", "count"),
+    [
+        ("translation", "time", 2),
+        pytest.param("translation", "write", 4, marks=pytest.mark.slow),
+        pytest.param("labels-lora", "time", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_random_and_resumed_is_bit_equal(corpus: Path, task: str, mode: str, count: int) -> None:
     seed = random.randrange(10**6)

@@ -45,6 +45,7 @@ def compare_cut_networks(how: str) -> dict[str, dict[str, float]]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_cut_networks_of_every_kind_are_the_whole_ones() -> None:
     """Fewer key-value heads, gated, banded, relative positions, an encoder, cross-attention: losses and gradients."""
     found = compare_cut_networks("tensor")
