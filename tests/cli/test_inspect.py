@@ -26,6 +26,7 @@ def kept(path: Path) -> list[dict[str, object]]:
     return [json.loads(text) for text in found]
 
 
+@pytest.mark.slow
 def test_a_page_of_one_text(glassformer: Glassformer, tiny_decoder: Path, tmp_path: Path) -> None:
     done = glassformer("inspect", "--model", tiny_decoder, "a dog", "--patch-from", "a man", cwd=tmp_path)
     assert (done.code, done.out, done.err) == (0, "inspect.html\n", "")

@@ -83,6 +83,7 @@ def test_a_wrong_recipe_makes_no_run(
     assert not (place / "runs" / "wrong").exists()
 
 
+@pytest.mark.slow
 def test_own_files_as_columns(place: Path, glassformer: Glassformer, tmp_path: Path) -> None:
     table = tmp_path / "pairs.tsv"
     table.write_text("id\ten\tde\n" + "".join(f"{i}\ta dog {i}\tein hund {i}\n" for i in range(9)), encoding="utf-8")

@@ -101,12 +101,12 @@ def test_n_best_and_json(inside: Glassformer) -> None:
         assert sorted((one["score"] for one in best), reverse=True) == [one["score"] for one in best]
 
 
-def test_a_line_too_long_is_refused_by_its_number_or_split(place: Path, glassformer: Glassformer) -> None:
+def test_a_line_too_long_is_refused_by_its_number_or_split(inside: Glassformer) -> None:
     text = "\n".join([SOURCES[0]] * 3 + ["a dog runs . " * 20]).encode()
-    refused = glassformer("translate", "--model", "runs/tiny", stdin=text, cwd=place)
+    refused = inside("translate", "--model", "runs/tiny", stdin=text)
     assert refused.code == 2 and refused.err.count("\n") == 1
     assert "line 4" in refused.err.lower() and "31" in refused.err
-    split = glassformer("translate", "--model", "runs/tiny", "--long", "split", stdin=text, cwd=place)
+    split = inside("translate", "--model", "runs/tiny", "--long", "split", stdin=text)
     assert split.code == 0 and split.out.count("\n") == 4
     assert "warning: " in split.err
 

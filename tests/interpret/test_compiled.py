@@ -107,6 +107,7 @@ def test_twenty_plans_give_the_same_numbers(eager_backend: None, monkeypatch: py
     assert len(compiled._cache) == 1
 
 
+@pytest.mark.slow
 def test_plans_give_the_same_numbers(eager_backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few of them; copies that were not used for longest go first."""
     monkeypatch.setattr(compiled, "KEPT", 2)

@@ -227,6 +227,7 @@ def test_parts_show_what_they_measured(calibrated: dict, abstaining: dict, tmp_p
     assert title.startswith("No examples: 1200 answers, 90.0% of them wrong")
 
 
+@pytest.mark.slow
 def test_a_model_is_asked_once_for_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data" / "relations" / "factual"
     folder.mkdir(parents=True)

@@ -28,6 +28,7 @@ def toy() -> Result:
     return json.loads(json.dumps(result, allow_nan=False))
 
 
+@pytest.mark.slow
 def test_toy_run_is_drawn_and_told(toy: Result, tmp_path: Path) -> None:
     pictures = heads.PART.draw(toy, tmp_path)
     assert len(pictures) == 5
