@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glassformer.layers import kernels, quantized
-from glassformer.layers.kernels.ops import attend_few, attend_rows, dense_linear, round_rows, scale_rows
+from glassformer.layers.kernels.ops import (
+    attend_few,
+    attend_rows,
+    dense_linear,
+    int8_linear,
+    int8_pack,
+    round_rows,
+    scale_rows,
+)
 from glassformer.layers.linear import Linear
 from glassformer.layers.masks import seen_mask
 from glassformer.layers.quantized import (
@@ -159,7 +167,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     command += ["-o", str(made), str(together), f"-I{folder / 'include'}", f"-L{folder / 'lib'}", "-ltorch_cpu"]
     subprocess.run([*command, f"-Wl,-rpath,{folder / 'lib'}"], check=True, capture_output=True)
     built = ctypes.CDLL(str(made))
-    for name in ("product", "attend", "attend_few", "dense", "round_rows", "scale_rows"):
+    for name in ("product", "attend", "attend_few", "dense", "int8_product", "round_rows", "scale_rows"):
         getattr(built, f"glassformer_{name}").argtypes = getattr(kernels.library(), f"glassformer_{name}").argtypes
     return built
 
@@ -191,14 +199,18 @@ def test_a_step_of_a_translation_is_the_same_on_lesser_machines(variant: ctypes.
     query, keys, values = torch.randn(2, 4, 3, 72), torch.randn(2, 2, 21, 72), torch.randn(2, 2, 21, 72)
     mask = (torch.rand(2, 1, 3, 21) < 0.5).expand(2, 4, 3, 21)
     x, bias = torch.randn(5, 90), torch.randn(90)
+    tiles, vectors = int8_pack(torch.randint(-127, 128, (20, 90), dtype=torch.int8)), torch.randn(3, 32)
 
     def step() -> tuple[Tensor, ...]:
         whole, largest = round_rows(x, 63, 64)
-        return attend_few(query, keys, values, mask, 0.3), whole, largest, scale_rows(x.clone(), largest, bias)
+        product = int8_linear(x, tiles, vectors, 20, 63, 64)
+        return attend_few(query, keys, values, mask, 0.3), whole, largest, scale_rows(x.clone(), largest, bias), product
 
     own = step()
     with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
-        torch.testing.assert_close(step(), own)
+        found = step()
+    torch.testing.assert_close(found[:-1], own[:-1])
+    torch.testing.assert_close(found[-1], own[-1], rtol=1e-5, atol=0.5)  # of numbers of some 100,000
 
 
 def close(found: Tensor, wanted: Tensor) -> None:

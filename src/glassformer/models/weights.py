@@ -276,7 +276,7 @@ def _matrix(layer: Any) -> Tensor:
     if isinstance(layer, nn.Linear):
         effective = getattr(layer, "effective_weight", None)
         return (layer.weight if effective is None else effective()).detach()
-    width = layer.packed.shape[0] if isinstance(layer, Int8Linear) else layer.in_features
+    width = layer.in_features
     product = layer(torch.eye(width, device=next(layer.buffers()).device))
     return (product if layer.bias is None else product - layer.bias).t()
 

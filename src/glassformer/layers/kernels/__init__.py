@@ -132,8 +132,21 @@ def _declared(built: ctypes.CDLL) -> ctypes.CDLL:
     built.glassformer_dense.argtypes = [number, pointer, pointer, pointer, size, size, size]
     built.glassformer_round_rows.argtypes = [pointer, pointer, pointer, size, size, ctypes.c_float, ctypes.c_float]
     built.glassformer_scale_rows.argtypes = [pointer, pointer, pointer, size, size]
-    for name in ("product", "pack", "attend", "attend_few", "dense", "round_rows", "scale_rows"):
+    built.glassformer_int8_pack.argtypes = [pointer, pointer, size, size]
+    built.glassformer_int8_product.argtypes = [*[pointer] * 4, *[size] * 3, ctypes.c_float, ctypes.c_float]
+    for name in (
+        "product",
+        "pack",
+        "attend",
+        "attend_few",
+        "dense",
+        "round_rows",
+        "scale_rows",
+        "int8_pack",
+        "int8_product",
+    ):
         getattr(built, f"glassformer_{name}").restype = None
+    built.glassformer_int8_is_quick.argtypes, built.glassformer_int8_is_quick.restype = [], number
     return built
 
 

@@ -31,6 +31,7 @@ _ops.define(
 )
 
 _ops.define("attend_few(Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale) -> Tensor")
+_ops.define("int8_linear(Tensor x, Tensor tiles, Tensor vectors, int n, float levels, float zero) -> Tensor")
 _ops.define("round_rows(Tensor x, float levels, float zero) -> (Tensor, Tensor)")
 _ops.define("scale_rows(Tensor(a!) y, Tensor largest, Tensor? bias) -> ()")
 
@@ -61,6 +62,23 @@ def attend_few(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None,
     that are masked are not read, so a mask costs nothing."""
     query = query if query.stride(-1) == 1 else query.contiguous()
     return torch.ops.glassformer.attend_few(query, keys, values, mask, scale)
+
+
+def int8_pack(whole: Tensor) -> Tensor:
+    """A weight [N, K] of int8 as `int8_linear` reads it, [N / 16, K / 4, 16, 4], both rounded up."""
+    built = library()
+    assert built is not None
+    whole = whole.contiguous()
+    n, k = whole.shape
+    tiles = torch.empty(-(-n // ROWS), -(-k // 4), ROWS, 4, dtype=torch.int8)
+    built.glassformer_int8_pack(whole.data_ptr(), tiles.data_ptr(), k, n)
+    return tiles
+
+
+def int8_linear(x: Tensor, tiles: Tensor, vectors: Tensor, n: int, levels: float, zero: float) -> Tensor:
+    """(q Wᵀ · scale + offset) · largest + bias [rows, n], where q and `largest` are `round_rows(x, levels, zero)`, in
+    fp32. `vectors` are scale, offset and bias, one below the other, as long as all `tiles`."""
+    return torch.ops.glassformer.int8_linear(x.contiguous(), tiles, vectors, n, levels, zero)
 
 
 def round_rows(x: Tensor, levels: float, zero: float) -> tuple[Tensor, Tensor]:
@@ -127,6 +145,17 @@ def _attend_few(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
     return mixed.transpose(1, 2)
 
 
+@torch.library.impl(_ops, "int8_linear", "CPU")
+def _int8_linear(x: Tensor, tiles: Tensor, vectors: Tensor, n: int, levels: float, zero: float) -> Tensor:
+    built = library()
+    assert built is not None and x.is_contiguous() and vectors.is_contiguous() and x.dtype == torch.float32
+    rows, k = x.shape
+    y = x.new_empty(rows, n)
+    data = (x.data_ptr(), tiles.data_ptr(), vectors.data_ptr(), y.data_ptr())
+    built.glassformer_int8_product(*data, rows, k, n, levels, zero)
+    return y
+
+
 @torch.library.impl(_ops, "round_rows", "CPU")
 def _round_rows(x: Tensor, levels: float, zero: float) -> tuple[Tensor, Tensor]:
     built = library()
@@ -164,6 +193,11 @@ def _(
 @torch.library.register_fake("glassformer::attend_few", lib=_ops)
 def _(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     return query.new_empty([query.shape[i] for i in (0, 2, 1, 3)]).transpose(1, 2)
+
+
+@torch.library.register_fake("glassformer::int8_linear", lib=_ops)
+def _(x: Tensor, tiles: Tensor, vectors: Tensor, n: int, levels: float, zero: float) -> Tensor:
+    return x.new_empty(x.shape[0], n)
 
 
 @torch.library.register_fake("glassformer::round_rows", lib=_ops)
