@@ -64,7 +64,8 @@ def own_is_quick() -> bool:
 class _OwnProduct(nn.Module):
     """(q Wᵀ · scale + offset) · largest + bias for q = x / largest · LEVELS + ZERO, by our kernel, in one visit.
 
-    64 rows (a step of as many translations) take it half to nine tenths of oneDNN's time with what stands around that.
+    64 rows (a step of as many translations) take it six to eight tenths of oneDNN's time
+    with what stands around that.
     """
 
     tiles: Tensor
