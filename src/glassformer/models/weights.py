@@ -273,12 +273,8 @@ def _matrix(layer: Any) -> Tensor:
 
     That is exact: a row with a single 1 in it is rounded to whole numbers without an error.
     """
-    if isinstance(layer, nn.Linear):
-        effective = getattr(layer, "effective_weight", None)
-        return (layer.weight if effective is None else effective()).detach()
-    width = layer.in_features
-    product = layer(torch.eye(width, device=next(layer.buffers()).device))
-    return (product if layer.bias is None else product - layer.bias).t()
+    effective = getattr(layer, "effective_weight", None)
+    return (layer.weight if effective is None else effective()).detach()
 
 
 def _split(attention: Attention, name: str, heads: int | list[int]) -> Tensor:

@@ -134,9 +134,9 @@ int64_t rows_of(int64_t row, int64_t end, const uint8_t* x, const float* largest
 
 extern "C" {
 
-// Whether our product is the quicker one: with instructions that add four products of bytes at once, oneDNN's is.
+// Whether our product is the quicker one, as it is with AVX2 alone: nothing else was measured.
 int glassformer_int8_is_quick() {
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
     return 1;
 #else
     return 0;
