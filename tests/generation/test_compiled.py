@@ -106,7 +106,7 @@ def test_bands_run_the_code_of_dense_blocks(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_code_everything_runs_uncompiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path))
-    monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr(kernels, "library", lambda *_: None)
     network = network_of(LLAMA)
     fast = Accelerated(network)
     ids = contracts.random_ids(2, 5, LLAMA.vocab_size)

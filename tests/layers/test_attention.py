@@ -82,7 +82,7 @@ def test_the_kernel_for_a_few_queries_is_equation_1(
     rows: int, groups: int, shared: int, queries: int, keys: int, d: int, masked: str, seed: int
 ) -> None:
     """Wherever queries, keys and values lie in memory, under any mask, for shared heads of keys."""
-    if library() is None:
+    if library("batches") is None:
         pytest.skip("there is no C++ compiler")
     generator = torch.Generator().manual_seed(seed)
     query = torch.randn(rows, queries, groups * shared, d, generator=generator).transpose(1, 2)
@@ -102,7 +102,7 @@ def test_the_kernel_for_a_few_queries_is_equation_1(
 
 
 def test_the_kernel_serves_where_text_is_written_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    if library() is None:
+    if library("batches") is None:
         pytest.skip("there is no C++ compiler")
     called: list[torch.Size] = []
     monkeypatch.setattr(

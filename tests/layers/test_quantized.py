@@ -34,6 +34,7 @@ from glassformer.layers.quantized import (
     dequantize,
     quantize,
 )
+from glassformer.layers.ragged import OwnText, Packing
 from glassformer.models.config import Config, Learned, Rotary
 from glassformer.models.decoder import Decoder
 
@@ -162,13 +163,20 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip("this machine has no AVX2")
     folder, made = Path(torch.__file__).parent, tmp_path_factory.mktemp("kernels") / "variant.so"
     together = made.with_suffix(".cpp")
-    together.write_text("".join(f'#include "{source}"\n' for source in kernels.SOURCES))
+    sources = (*kernels.SOURCES["batches"], *kernels.SOURCES["generation"])
+    together.write_text("".join(f'#include "{source}"\n' for source in sources))
     command = [str(kernels.compiler()), "-O2", "-fopenmp", "-shared", "-fPIC", "-std=c++17", *VARIANTS[request.param]]
-    command += ["-o", str(made), str(together), f"-I{folder / 'include'}", f"-L{folder / 'lib'}", "-ltorch_cpu"]
+    command += ["-o", str(made), str(together), f"-L{folder / 'lib'}", "-ltorch_cpu"]
     subprocess.run([*command, f"-Wl,-rpath,{folder / 'lib'}"], check=True, capture_output=True)
     built = ctypes.CDLL(str(made))
-    for name in ("product", "attend", "attend_few", "dense", "int8_product", "round_rows", "scale_rows"):
-        getattr(built, f"glassformer_{name}").argtypes = getattr(kernels.library(), f"glassformer_{name}").argtypes
+    names: dict[kernels.Part, list[str]] = {
+        "generation": ["product", "attend", "dense"],
+        "batches": ["attend_few", "int8_product", "round_rows", "scale_rows", "ragged", "ragged_back"],
+    }
+    for part, functions in names.items():
+        for name in functions:
+            own = getattr(kernels.library(part), f"glassformer_{name}")
+            getattr(built, f"glassformer_{name}").argtypes = own.argtypes
     return built
 
 
@@ -191,6 +199,21 @@ def test_attention_is_the_same_on_lesser_machines(variant: ctypes.CDLL, dtype: t
             attends_like_a_mask(2, (6, 2), new, 150, 20, dtype, seed=new)
             x, matrix = torch.randn(2, 70, dtype=dtype), torch.randn(5, 70, dtype=dtype)
             close(dense_linear(x, matrix), x.float() @ matrix.float().T)
+
+
+@needs_compiler
+def test_texts_behind_each_other_are_the_same_on_lesser_machines(variant: ctypes.CDLL) -> None:
+    def found() -> list[Tensor]:
+        query, key, value = (torch.randn(1, 4, 40, 20, generator=torch.Generator().manual_seed(i)) for i in range(3))
+        texts = Packing.of(torch.arange(23) < torch.tensor([[17], [23]]))
+        query, key, value = (x.requires_grad_() for x in (query, key[:, :2], value[:, :2]))
+        mixed = OwnText(texts, texts).attend(query, key, value, True, 0.3)
+        return [mixed, *torch.autograd.grad(mixed.square().sum(), (query, key, value))]
+
+    own = found()
+    with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
+        for theirs, mine in zip(found(), own, strict=True):
+            torch.testing.assert_close(theirs, mine, rtol=1e-4, atol=1e-5)
 
 
 @needs_compiler

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest import mock
 
 import contracts
 import pytest
 import torch
 
 from glassformer.errors import InputError
+from glassformer.layers.kernels import library
+from glassformer.layers.sites import record
 from glassformer.models.config import Config, Learned, Relative, Rotary, Sinusoidal
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.packing import packs
 from glassformer.models.sizes import sizes
 
 SMALL = Config(vocab_size=40, d_model=16, n_heads=2, d_ff=24, n_encoder_layers=2, n_decoder_layers=2, max_length=32)
@@ -64,6 +68,37 @@ def test_contract(contract: Callable[..., None], config: Config) -> None:
     source = contracts.random_ids(3, 7, SMALL.vocab_size)
     source[1, 5:] = config.pad_id
     contract(network_of(config), source, contracts.random_ids(3, 6, SMALL.vocab_size, seed=1))
+
+
+@pytest.mark.parametrize("config", CHOICES.values(), ids=CHOICES.keys())
+def test_training_leaves_padding_out(config: Config) -> None:
+    """The states that count and all gradients are those of the padded batch; where they cannot be had so, it stays."""
+    network = network_of(replace(config, dropout=0.0)).train()
+    source, target = contracts.random_ids(4, 9, SMALL.vocab_size), contracts.random_ids(4, 8, SMALL.vocab_size, seed=1)
+    source[1, 5:], source[3, 1:] = config.pad_id, config.pad_id
+    real = torch.arange(8) < torch.tensor([[3], [8], [1], [6]])
+    able = (
+        config.attention_dropout == 0 and not isinstance(config.positions, Relative) and library("batches") is not None
+    )
+    assert packs(network) == able and not packs(network.eval()) and not packs(record(network.train(), ["logits"])[0])
+
+    def states() -> list[torch.Tensor]:
+        hidden = network.hidden_at(real, source, target)
+        slopes = torch.autograd.grad(hidden.square().sum(), list(network.parameters()), allow_unused=True)
+        return [hidden, *(slope for slope in slopes if slope is not None)]
+
+    if config.attention_dropout:
+        return
+    with mock.patch("glassformer.models.encoder_decoder.packs", return_value=False):
+        padded = states()
+    for got, wanted in zip(states(), padded, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_too_many_positions_are_refused_in_training_too() -> None:
+    ids = contracts.random_ids(2, SMALL.max_length + 1, SMALL.vocab_size)
+    with pytest.raises(InputError, match=f"at most {SMALL.max_length} positions, got {SMALL.max_length + 1}"):
+        network_of(SMALL).train().hidden_at(ids != SMALL.pad_id, ids[:, :3], ids)
 
 
 @pytest.mark.parametrize("config", CHOICES.values(), ids=CHOICES.keys())

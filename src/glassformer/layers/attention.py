@@ -14,6 +14,7 @@ from glassformer.layers.kernels.ops import attend_few
 from glassformer.layers.linear import Linear, cast_once
 from glassformer.layers.masks import band_mask, causal_mask, recent_mask
 from glassformer.layers.positions import Rotation, rotate
+from glassformer.layers.ragged import OwnText
 from glassformer.layers.rows import Attending, KeysValues
 from glassformer.layers.sites import Edges, Taps
 
@@ -27,6 +28,9 @@ SHORT = 64
 SHORT_BF16 = 256
 """Up to so many keys the same holds for training in bf16: the fused kernel's backward pass does not use the processor's
 bf16 products. Forward and backward over 24 × 12 heads of 170 × 32 take it 140 ms, plain products 49."""
+
+Mask = Bool[Tensor, "..."] | OwnText | None
+"""Where attention is allowed: True, or everywhere in the same text, or everywhere."""
 
 Remember = Callable[[KeysValues], KeysValues]
 """Takes the new keys and values of a layer, returns all that are held."""
@@ -97,7 +101,7 @@ def _few(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool
         return False
     dense = all(x.stride(-1) == 1 for x in (key, value, *([] if mask is None else [mask])))
     single = all(x.dtype == torch.float32 for x in (query, key, value))
-    return dense and single and key.shape[-2] > 0 and library() is not None
+    return dense and single and key.shape[-2] > 0 and library("batches") is not None
 
 
 def _short_attention(
@@ -199,7 +203,7 @@ class Attention(nn.Module):
         self,
         query: Float[Tensor, "B H Q d"],
         keys_values: KeysValues,
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Mask = None,
         causal: bool = False,
         bias: Float[Tensor, "..."] | None = None,
         remember: Remember | None = None,
@@ -211,24 +215,27 @@ class Attention(nn.Module):
         The context may have fewer rows than the queries: each then serves B / rows consecutive ones, side by side, and
         a mask that depends on the query is [rows, 1, B / rows · Q, K].
         """
+        if isinstance(mask, OwnText):
+            return self._output(mask.attend(query, *keys_values, causal, _scale(query, self.scale)))
+        allowed: Tensor | None = mask
         legible = self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p > 0)
         if isinstance(remember, Attending):
             able = self.band is None or remember.banded
             if able and not (legible or self.edges.active) and remember.attends(query, bias):
                 return self._output(remember.attend(query, keys_values, _scale(query, self.scale), bias))
-            mask = remember.mask
+            allowed = remember.mask
         key, value = keys_values if remember is None else remember(keys_values)
         if self.band is not None and not (isinstance(remember, Attending) and remember.banded):
             if causal and not (legible or self.edges.active) and bias is None and key.shape[2] > self.band:
-                return self._output(banded_attention(query, key, value, self.band, mask, self.scale))
-            mask = self._within_band(mask, query, key, remember)
+                return self._output(banded_attention(query, key, value, self.band, allowed, self.scale))
+            allowed = self._within_band(allowed, query, key, remember)
         rows, query = query.shape[0], gather_rows(query, key.shape[0])
-        mask = self.edges(mask, query, key.shape[2])
+        allowed = self.edges(allowed, query, key.shape[2])
         if legible:
-            scores = self.taps.scores(attention_scores(query, key, mask, causal, self.scale, bias))
+            scores = self.taps.scores(attention_scores(query, key, allowed, causal, self.scale, bias))
             mixed = _product(self.dropout(self.taps.pattern(attention_pattern(scores))), value)
         else:
-            mixed = attention(query, key, value, mask, causal, self.scale, bias)
+            mixed = attention(query, key, value, allowed, causal, self.scale, bias)
         return self._output(scatter_rows(mixed, rows))
 
     def _within_band(self, mask: Tensor | None, query: Tensor, key: Tensor, remember: Remember | None) -> Tensor | None:

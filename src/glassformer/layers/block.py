@@ -3,16 +3,17 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glassformer.errors import InputError
-from glassformer.layers.attention import Attention, Remember
+from glassformer.layers.attention import Attention, Mask, Remember
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.embedding import Embedding
 from glassformer.layers.feed_forward import FeedForward
 from glassformer.layers.norm import Norm
 from glassformer.layers.positions import RelativeBias, Rotation
+from glassformer.layers.ragged import OwnText
 from glassformer.layers.rows import KeysValues
 from glassformer.layers.sites import Taps
 
@@ -51,10 +52,10 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Mask = None,
         causal: bool = False,
         memory: KeysValues | None = None,
-        memory_mask: Bool[Tensor, "..."] | None = None,
+        memory_mask: Mask = None,
         remember: Remember | None = None,
         rotation: Rotation | None = None,
         bias: Float[Tensor, "..."] | None = None,
@@ -118,10 +119,10 @@ class Stack(nn.Module):
     def forward(
         self,
         ids: Int[Tensor, "B T"],
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Mask = None,
         causal: bool = False,
         memories: Sequence[KeysValues | None] | None = None,
-        memory_mask: Bool[Tensor, "..."] | None = None,
+        memory_mask: Mask = None,
         positions: Int[Tensor, "B T"] | None = None,
         remember: Sequence[Remember | None] | None = None,
         segments: Int[Tensor, "B T"] | None = None,
@@ -132,7 +133,7 @@ class Stack(nn.Module):
         `positions` are 0, 1, … unless given, and then `held` says how many positions the caches hold, and in how many
         slots each. Raises `InputError` for more positions than the stack has.
         """
-        self._check(ids)
+        self._check(int(positions.max()) + 1 if isinstance(mask, OwnText) and positions is not None else ids.shape[1])
         x = self.embedding(ids, positions, segments)
         x = self.onwards(x, 0, len(self.blocks), mask, causal, memories, memory_mask, positions, remember, held)
         return x if self.final_norm is None else self.final_norm(x)
@@ -142,10 +143,10 @@ class Stack(nn.Module):
         x: Float[Tensor, "B T D"],
         first: int,
         last: int,
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Mask = None,
         causal: bool = False,
         memories: Sequence[KeysValues | None] | None = None,
-        memory_mask: Bool[Tensor, "..."] | None = None,
+        memory_mask: Mask = None,
         positions: Int[Tensor, "B T"] | None = None,
         remember: Sequence[Remember | None] | None = None,
         held: tuple[int, int] | None = None,
@@ -168,10 +169,10 @@ class Stack(nn.Module):
         )
         return keys_values
 
-    def _check(self, ids: Tensor) -> None:
-        if ids.shape[1] > self.max_length:
+    def _check(self, length: int) -> None:
+        if length > self.max_length:
             raise InputError(
-                f"a sequence may have at most {self.max_length} positions, got {ids.shape[1]}: "
+                f"a sequence may have at most {self.max_length} positions, got {length}: "
                 "shorten or split it, or use a model with a larger 'max_length'."
             )
 

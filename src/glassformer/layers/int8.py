@@ -57,7 +57,7 @@ class Int8Linear(nn.Module):
 
 def own_is_quick() -> bool:
     """Whether our kernel is there, and faster than oneDNN's on this processor (it is with AVX2 alone)."""
-    built = library()
+    built = library("batches")
     return built is not None and bool(built.glassformer_int8_is_quick())
 
 
@@ -102,7 +102,7 @@ class _TorchProduct(nn.Module):
             raise InputError(f"int8 does not run here: torch has no such product ({error}); use fp32.") from None
 
     def forward(self, rows: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        quick = library() is not None and rows.dtype == torch.float32
+        quick = library("batches") is not None and rows.dtype == torch.float32
         whole, largest = round_rows(rows, LEVELS, ZERO) if quick else _round(rows)
         product = torch.ops.onednn.qlinear_pointwise(
             whole, 1.0, 0, self.packed, self.scale, self.zero, self.offset, 1.0, 0, torch.float32, "none", [], ""

@@ -3,16 +3,18 @@
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from glassformer.layers.cache import DecodingState, KeyValueCache
 from glassformer.layers.masks import padding_mask
+from glassformer.layers.ragged import OwnText, Packing
 from glassformer.layers.sites import Tap
 from glassformer.layers.source import Source
 from glassformer.models.assembly import initialize, stack
 from glassformer.models.config import Config
 from glassformer.models.heads import Output, language_head
+from glassformer.models.packing import packs
 
 
 class EncoderDecoder(nn.Module):
@@ -46,6 +48,25 @@ class EncoderDecoder(nn.Module):
         """
         memories = self.decoder.memories(self.encode(source))
         return self._scaled(self.decoder(target, causal=True, memories=memories, memory_mask=self._mask(source)))
+
+    def hidden_at(
+        self, real: Bool[Tensor, "B T"], source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "N D"]:
+        """`hidden` where it is `real`, the first places of each row; in training, nothing else is computed where the
+        network `packs`."""
+        if not packs(self):
+            return self.hidden(source, target)[real]
+        read, written = Packing.of(source != self.config.pad_id), Packing.of(real)
+        encoded = self.encoder(read.pack(source), OwnText(read, read), positions=read.positions)
+        hidden = self.decoder(
+            written.pack(target),
+            OwnText(written, written),
+            causal=True,
+            memories=self.decoder.memories(encoded),
+            memory_mask=OwnText(written, read),
+            positions=written.positions,
+        )
+        return self._scaled(hidden)[0]
 
     def encode(self, source: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """The encoder's last states; those at padding mean nothing and are masked wherever they are read."""

@@ -14,6 +14,7 @@ from glassformer.layers.consistency import consistent_cross_entropy, divergence
 from glassformer.layers.cross_entropy import linear_cross_entropy
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
+from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.families import TextToText
 
 IGNORE = -100
@@ -102,6 +103,8 @@ def seq2seq(network: TextToText, batch: Pairs, label_smoothing: float = 0.1, con
     real = wanted != network.config.pad_id
 
     def read() -> Tensor:
+        if isinstance(network, EncoderDecoder):
+            return network.hidden_at(real, batch.source, batch.target[:, :-1])
         return network.hidden(batch.source, batch.target[:, :-1])[real]
 
     if not (network.training and consistency):

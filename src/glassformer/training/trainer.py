@@ -20,6 +20,8 @@ from torch import Tensor
 from glassformer.checkpoints.files import sync_folder
 from glassformer.checkpoints.shards import FOLDER
 from glassformer.errors import InputError
+from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.packing import packs
 from glassformer.tasks.objectives import Loss
 from glassformer.text.batches import Batches, Cursor
 from glassformer.training.display import Display, duration
@@ -166,8 +168,12 @@ class Trainer:
             self.progress.window[name] = self.progress.window.get(name, 0.0) + value
 
     def _parts(self, batch: Any) -> Any:
-        """A batch in its parts; whole for several processes, which must run equally many."""
-        return batch.parts() if self.ranks.size == 1 else [batch]
+        """A batch in its parts; whole where the network leaves padding out by itself, and for several processes, which
+        must run equally many."""
+        return [batch] if self.ranks.size > 1 or self._packs() else batch.parts()
+
+    def _packs(self) -> bool:
+        return isinstance(self.network, EncoderDecoder) and packs(self.network)
 
     def _spent(self, began: float) -> float:
         """Add the time since `began`, the first process's for all, and begin anew."""

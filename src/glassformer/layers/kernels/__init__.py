@@ -1,6 +1,7 @@
 """Our own kernels in C++, compiled on the user's machine when they are first wanted, and kept for the next time.
 
-`library()` is None where there is no C++ compiler: callers then compute the same with torch, slower.
+There are two libraries, so that the first word of a language model waits for its own kernels alone. `library()` is None
+where there is no C++ compiler: callers then compute the same with torch, slower.
 """
 
 from __future__ import annotations
@@ -17,29 +18,37 @@ import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from glassformer.settings import cache_folder
 
-SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cpp")))
-FILES = (*sorted(Path(__file__).parent.glob("*.h")), *SOURCES)
-"""All that the library is made of."""
+Part = Literal["generation", "batches"]
+"""Kernels of a language model that writes, and those of many texts at once (translating, training)."""
+
+FOLDER = Path(__file__).parent
+SOURCES: dict[Part, tuple[Path, ...]] = {
+    "generation": tuple(FOLDER / f"{name}.cpp" for name in ("attention", "dense", "quantized")),
+    "batches": tuple(FOLDER / f"{name}.cpp" for name in ("few", "int8", "ragged")),
+}
+HEADERS = tuple(sorted(FOLDER.glob("*.h")))
+FILES = (*HEADERS, *SOURCES["generation"], *SOURCES["batches"])
+"""All that the libraries are made of."""
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernels, built if need be (about two seconds, once a machine). None, with one warning, without a
-    C++ compiler or where it fails."""
-    path = _place()
+def library(part: Part = "generation") -> ctypes.CDLL | None:
+    """The compiled kernels, built if need be (a few seconds, once a machine). None, with one warning, without a C++
+    compiler or where it fails."""
+    path = _place(part)
     if path is None:
-        warnings.warn(
-            "there is no C++ compiler (g++ or clang++): nothing is compiled, and decoding is slower.", stacklevel=2
-        )
+        _warn_once()
         return None
     try:
-        build()
-        return _declared(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL))  # code that torch compiles calls it by name
+        build(part)
+        # code that torch compiles calls kernels by name
+        return _declared(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL), part)
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(
             f"the C++ kernels could not be built ({_reason(error)}): quantised products run slowly.", stacklevel=2
@@ -47,18 +56,26 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def begin() -> None:
+def begin(part: Part = "generation") -> None:
     """Start building in the background if need be, so that it is done when torch has been imported."""
-    path = _place()
+    path = _place(part)
     if path is not None and not path.is_file() and path not in _building:
-        _building[path] = _Build(path)
+        _building[path] = _Build(path, SOURCES[part])
 
 
-def build() -> None:
-    """Build the library if it is not there yet; torch is not imported. What the compiler may raise."""
-    begin()
-    for path in list(_building):
+def build(part: Part = "generation") -> None:
+    """Build a library if it is not there yet; torch is not imported. What the compiler may raise."""
+    begin(part)
+    path = _place(part)
+    if path in _building:
         _building.pop(path).finish()
+
+
+@functools.cache
+def _warn_once() -> None:
+    warnings.warn(
+        "there is no C++ compiler (g++ or clang++): nothing is compiled, and decoding is slower.", stacklevel=3
+    )
 
 
 @functools.cache
@@ -79,14 +96,14 @@ def machine() -> str:
     return hashlib.sha256(f"{platform.machine()} {platform.system()} {flags}".encode()).hexdigest()[:12]
 
 
-def _place() -> Path | None:
-    """Where the library lies, or will: named after all that it is made of."""
+def _place(part: Part) -> Path | None:
+    """Where a library lies, or will: named after all that it is made of."""
     found = compiler()
     if found is None:
         return None
-    parts = [source.read_bytes() for source in FILES]
+    parts = [source.read_bytes() for source in (*HEADERS, *SOURCES[part])]
     parts.append(" ".join((found, *FLAGS, str(_torch()), version("torch"))).encode())
-    return cache_folder() / f"kernels-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}-{machine()}.so"
+    return cache_folder() / f"{part}-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}-{machine()}.so"
 
 
 def _torch() -> Path:
@@ -99,15 +116,15 @@ def _torch() -> Path:
 class _Build:
     """The compiler at work, beside what it is to make."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sources: tuple[Path, ...]) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.folder = tempfile.TemporaryDirectory(dir=path.parent)
         self.made = Path(self.folder.name) / path.name
-        headers, libraries = _torch() / "include", _torch() / "lib"
-        together = Path(self.folder.name) / "kernels.cpp"  # headers are read once: half the time
-        together.write_text("".join(f'#include "{source}"\n' for source in SOURCES))
-        command = [str(compiler()), *FLAGS, f"-I{headers}", "-o", str(self.made), str(together)]
+        libraries = _torch() / "lib"
+        together = Path(self.folder.name) / "kernels.cpp"  # headers are read once
+        together.write_text("".join(f'#include "{source}"\n' for source in sources))
+        command = [str(compiler()), *FLAGS, "-o", str(self.made), str(together)]
         command += [f"-L{libraries}", "-ltorch_cpu", f"-Wl,-rpath,{libraries}"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -123,30 +140,31 @@ class _Build:
 _building: dict[Path, _Build] = {}
 
 
-def _declared(built: ctypes.CDLL) -> ctypes.CDLL:
+def _declared(built: ctypes.CDLL, part: Part) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    built.glassformer_product.argtypes = [number, pointer, pointer, pointer, size, size, size]
-    built.glassformer_pack.argtypes = [number, pointer, pointer, size, size]
-    built.glassformer_attend.argtypes = [number, ctypes.POINTER(pointer), *[size] * 6, ctypes.c_float]
-    built.glassformer_attend_few.argtypes = [ctypes.POINTER(pointer), *[ctypes.POINTER(size)] * 2, ctypes.c_float]
-    built.glassformer_dense.argtypes = [number, pointer, pointer, pointer, size, size, size]
-    built.glassformer_round_rows.argtypes = [pointer, pointer, pointer, size, size, ctypes.c_float, ctypes.c_float]
-    built.glassformer_scale_rows.argtypes = [pointer, pointer, pointer, size, size]
-    built.glassformer_int8_pack.argtypes = [pointer, pointer, size, size]
-    built.glassformer_int8_product.argtypes = [*[pointer] * 4, *[size] * 3, ctypes.c_float, ctypes.c_float]
-    for name in (
-        "product",
-        "pack",
-        "attend",
-        "attend_few",
-        "dense",
-        "round_rows",
-        "scale_rows",
-        "int8_pack",
-        "int8_product",
-    ):
-        getattr(built, f"glassformer_{name}").restype = None
-    built.glassformer_int8_is_quick.argtypes, built.glassformer_int8_is_quick.restype = [], number
+    pointers, sizes, real = ctypes.POINTER(pointer), ctypes.POINTER(size), ctypes.c_float
+    arguments = {
+        "generation": {
+            "product": [number, pointer, pointer, pointer, size, size, size],
+            "pack": [number, pointer, pointer, size, size],
+            "attend": [number, pointers, *[size] * 6, real],
+            "dense": [number, pointer, pointer, pointer, size, size, size],
+        },
+        "batches": {
+            "attend_few": [pointers, sizes, sizes, real],
+            "round_rows": [pointer, pointer, pointer, size, size, real, real],
+            "scale_rows": [pointer, pointer, pointer, size, size],
+            "int8_pack": [pointer, pointer, size, size],
+            "int8_product": [*[pointer] * 4, *[size] * 3, real, real],
+            "ragged": [pointers, sizes, sizes, real],
+            "ragged_back": [pointers, sizes, sizes, real],
+        },
+    }[part]
+    for name, types in arguments.items():
+        function = getattr(built, f"glassformer_{name}")
+        function.argtypes, function.restype = types, None
+    if part == "batches":
+        built.glassformer_int8_is_quick.argtypes, built.glassformer_int8_is_quick.restype = [], number
     return built
 
 

@@ -8,12 +8,9 @@
 #include <algorithm>
 #include <memory>
 #include <vector>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include "lanes.h"
-
-#define TRY(call) \
-    if ((call) != AOTI_TORCH_SUCCESS) return AOTI_TORCH_FAILURE
+#include "torch_c.h"
 
 namespace attention {
 
@@ -287,6 +284,6 @@ AOTITorchError aoti_torch_cpu_attend_rows(AtenTensorHandle query, AtenTensorHand
     for (int64_t i = 0; i < 7; i++) TRY(aoti_torch_get_data_ptr(tensors[i], data + i));
     glassformer_attend(dtype == aoti_torch_dtype_bfloat16(), data, q[0], q[1], q[2], groups, capacity, q[3],
                        static_cast<float>(scale));
-    return AOTI_TORCH_SUCCESS;
+    return SUCCESS;
 }
 }

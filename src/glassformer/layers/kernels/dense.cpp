@@ -3,12 +3,8 @@
 //
 // Libraries for matrices are made for many rows; for one they reach half of what memory gives.
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-
 #include "lanes.h"
-
-#define TRY(call) \
-    if ((call) != AOTI_TORCH_SUCCESS) return AOTI_TORCH_FAILURE
+#include "torch_c.h"
 
 namespace dense {
 
@@ -66,6 +62,6 @@ AOTITorchError aoti_torch_cpu_dense_linear(AtenTensorHandle x, AtenTensorHandle 
     TRY(aoti_torch_get_data_ptr(weight, &by));
     TRY(aoti_torch_get_data_ptr(*y, &to));
     glassformer_dense(dtype == aoti_torch_dtype_bfloat16(), from, by, to, rows, k, n);
-    return AOTI_TORCH_SUCCESS;
+    return SUCCESS;
 }
 }

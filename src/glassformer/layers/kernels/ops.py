@@ -1,6 +1,8 @@
 """The kernels as operators of torch, so that eager code and code that torch compiles call the same."""
 
 import ctypes
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +68,7 @@ def attend_few(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None,
 
 def int8_pack(whole: Tensor) -> Tensor:
     """A weight [N, K] of int8 as `int8_linear` reads it, [N / 16, K / 4, 16, 4], both rounded up."""
-    built = library()
+    built = library("batches")
     assert built is not None
     whole = whole.contiguous()
     n, k = whole.shape
@@ -91,6 +93,44 @@ def scale_rows(y: Tensor, largest: Tensor, bias: Tensor | None) -> Tensor:
     """y [rows, N] · largest [rows, 1] + bias [N], in place of `y`, in fp32."""
     torch.ops.glassformer.scale_rows(y, largest, bias)
     return y
+
+
+def ragged_attend(
+    query: Tensor, key: Tensor, value: Tensor, query_ends: Tensor, key_ends: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention [N, H, d] of queries [N, H, d] to keys and values [M, G, d], all in fp32 and dense along d, of texts
+    that lie one behind the other: text b ends before `query_ends[b]` and `key_ends[b]`. And log Σ exp(score) [H, N],
+    which `ragged_attend_back` wants."""
+    built = library("batches")
+    assert built is not None
+    mixed, normalizer = query.new_empty(query.shape), query.new_empty(query.shape[1], len(query))
+    tensors = (query, key, value, query_ends, key_ends, mixed, normalizer)
+    built.glassformer_ragged(*_ragged(tensors, (query, key, value), causal), scale)
+    return mixed, normalizer
+
+
+def ragged_attend_back(grad: Tensor, tensors: Sequence[Tensor], causal: bool, scale: float) -> tuple[Tensor, ...]:
+    """Gradients of query, key and value from that of what `ragged_attend` found; `tensors` are its five and its two."""
+    built = library("batches")
+    assert built is not None
+    query, key, value = tensors[:3]
+    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    found = tuple(x.new_empty(x.shape) for x in (query, key, value))
+    built.glassformer_ragged_back(*_ragged((*tensors, grad, *found), (query, key, value, grad), causal), scale)
+    return found
+
+
+def _ragged(tensors: Sequence[Tensor], strided: Sequence[Tensor], causal: bool) -> tuple[Any, ...]:
+    """Pointers, strides and sizes as `ragged.cpp` wants them."""
+    query, key, _, ends, _ = tensors[:5]
+    assert all(x.stride(-1) == 1 and x.dtype == torch.float32 for x in strided)
+    strides = [stride for x in strided for stride in x.stride()[:2]]
+    sizes = (len(ends), query.shape[1], *key.shape[1:], len(query), int(causal))
+    return (
+        (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors)),
+        (ctypes.c_int64 * len(strides))(*strides),
+        (ctypes.c_int64 * len(sizes))(*sizes),
+    )
 
 
 @torch.library.impl(_ops, "quantized_linear", "CPU")
@@ -128,7 +168,7 @@ def _attend_rows(
 
 @torch.library.impl(_ops, "attend_few", "CPU")
 def _attend_few(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    built = library()
+    built = library("batches")
     assert built is not None
     rows, heads, queries, d = query.shape
     mixed = query.new_empty(rows, queries, heads, d)
@@ -147,7 +187,7 @@ def _attend_few(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 
 @torch.library.impl(_ops, "int8_linear", "CPU")
 def _int8_linear(x: Tensor, tiles: Tensor, vectors: Tensor, n: int, levels: float, zero: float) -> Tensor:
-    built = library()
+    built = library("batches")
     assert built is not None and x.is_contiguous() and vectors.is_contiguous() and x.dtype == torch.float32
     rows, k = x.shape
     y = x.new_empty(rows, n)
@@ -158,7 +198,7 @@ def _int8_linear(x: Tensor, tiles: Tensor, vectors: Tensor, n: int, levels: floa
 
 @torch.library.impl(_ops, "round_rows", "CPU")
 def _round_rows(x: Tensor, levels: float, zero: float) -> tuple[Tensor, Tensor]:
-    built = library()
+    built = library("batches")
     assert built is not None and x.is_contiguous()
     whole, largest = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
     built.glassformer_round_rows(x.data_ptr(), whole.data_ptr(), largest.data_ptr(), *x.shape, levels, zero)
@@ -167,7 +207,7 @@ def _round_rows(x: Tensor, levels: float, zero: float) -> tuple[Tensor, Tensor]:
 
 @torch.library.impl(_ops, "scale_rows", "CPU")
 def _scale_rows(y: Tensor, largest: Tensor, bias: Tensor | None) -> None:
-    built = library()
+    built = library("batches")
     assert built is not None and y.is_contiguous()
     offset = None if bias is None else bias.data_ptr()
     built.glassformer_scale_rows(y.data_ptr(), largest.data_ptr(), offset, *y.shape)

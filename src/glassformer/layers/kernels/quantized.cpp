@@ -5,12 +5,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include "packed.h"
 #include "tiles.h"
-
-#define TRY(call) \
-    if ((call) != AOTI_TORCH_SUCCESS) return AOTI_TORCH_FAILURE
+#include "torch_c.h"
 
 namespace {
 
@@ -393,6 +390,6 @@ AOTITorchError aoti_torch_cpu_quantized_linear(AtenTensorHandle x, AtenTensorHan
     TRY(aoti_torch_get_data_ptr(*y, &to));
     glassformer_product(static_cast<int>(bits), static_cast<const float*>(from), static_cast<const uint8_t*>(packed),
                         static_cast<float*>(to), rows, k, tiles * ROWS);
-    return AOTI_TORCH_SUCCESS;
+    return SUCCESS;
 }
 }

@@ -1,0 +1,28 @@
+"""Which networks compute a padded batch without its padding, as one row (`layers.ragged`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from glassformer.layers.ragged import can_pack
+from glassformer.layers.sites import is_planned
+from glassformer.models.config import Config, Relative
+
+
+def packs(network: nn.Module) -> bool:
+    """Whether a training step of `network` leaves padding out: on a CPU, where nothing depends on a query and a key
+    together (dropout on the pattern, relative positions, a band), no plan watches sites, and no weight is in shards.
+
+    In eval mode a padded batch stays one, so that what is looked into is equal, to the last bit, to a plain pass.
+    """
+    config = network.config
+    if not (isinstance(config, Config) and network.training and torch.is_grad_enabled()):
+        return False
+    plain = config.attention_dropout == 0 and not isinstance(config.positions, Relative) and not _banded(config)
+    weight = next(network.parameters())
+    return plain and type(weight) is nn.Parameter and can_pack(weight.device) and not is_planned(network)
+
+
+def _banded(config: Config) -> bool:
+    return any(config.band(layer) for layer in range(config.n_encoder_layers + config.n_decoder_layers))
