@@ -1,12 +1,13 @@
 """SST-2 by fine-tuning: every setting gets the same number of trials, chosen on dev; then 3 seeds, test once.
 
     python benchmarks/sst2.py --settings full lora [--json] [--data-root DATA] [--runs runs/sst2-search]
-    python benchmarks/sst2.py --settings pretrained scratch --wiki runs/wiki-bert
+    python benchmarks/sst2.py --settings pretrained scratch --wiki runs/wiki-bert [--steps 650 1300]
 
 `full` trains all weights of all-minilm-l6-v2, `lora` low-rank layers and the head; `pretrained` begins with a BERT of
 one's own (recipes/wiki-bert.toml), `scratch` with its shape and tokenizer and fresh weights. Both read the label off
-the mean of all states: a masked language model has taught the first one nothing. A trial is a learning rate, with seed
-1; the best on dev is trained with seeds 1, 2 and 3, and these three models alone see the test part. Bag-of-words
+the mean of all states: a masked language model has taught the first one nothing. A trial is a learning rate and, of
+`--steps`, how long it is trained, with seed 1; the best on dev is trained with seeds 1, 2 and 3, and these three models
+alone see the test part. Bag-of-words
 logistic regression (its strength chosen on dev from as many values) stands beside them.
 
 What is done already in the runs' folder is not done again: the search may be stopped and begun anew. So a search with
@@ -33,6 +34,12 @@ RATES = {
     "scratch": (2e-4, 4e-4, 8e-4, 1.6e-3),
 }
 SEEDS = (1, 2, 3)
+STEPS = 650
+"""Of the recipe."""
+
+Choice = tuple[float, int]
+"""A trial's learning rate and steps."""
+
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
@@ -57,12 +64,15 @@ def glassformer(*arguments: str) -> str:
     return done.stdout
 
 
-def trained(setting: str, rate: float, seed: int, given: argparse.Namespace, root: Path) -> dict[str, Any]:
+def trained(setting: str, choice: Choice, seed: int, given: argparse.Namespace, root: Path) -> dict[str, Any]:
     """One model: its folder, its accuracy on dev, and the seconds that it took."""
-    run = given.runs / f"{setting}-{rate:g}-{seed}"
+    rate, steps = choice
+    run = given.runs / (f"{setting}-{rate:g}-{seed}" + (f"-{steps}" if steps != STEPS else ""))
     result = run / "trial.json"
     if not result.is_file():
         keys = {"training.learning_rate": rate, "training.seed": seed, **changes(setting, given.wiki)}
+        if steps != STEPS:  # evaluated as often, and warmed up for the same share
+            keys |= {"training.steps": steps, "training.evaluate_every": steps // 5, "training.warmup": steps // 10}
         overrides = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
         for change in given.set:
             key, _, value = change.partition("=")
@@ -77,7 +87,9 @@ def trained(setting: str, rate: float, seed: int, given: argparse.Namespace, roo
         dev = {"run": str(run), "dev": scores["valid_accuracy"], "seconds": time.perf_counter() - began}
         result.write_text(json.dumps(dev))
     found: dict[str, Any] = json.loads(result.read_text())
-    print(f"  {setting} {rate:g} seed {seed}: dev {100 * found['dev']:.2f}", file=sys.stderr, flush=True)
+    print(
+        f"  {setting} {rate:g}, {steps} steps, seed {seed}: dev {100 * found['dev']:.2f}", file=sys.stderr, flush=True
+    )
     return found
 
 
@@ -91,13 +103,15 @@ def tested(trial: dict[str, Any], root: Path) -> dict[str, Any]:
 
 def searched(setting: str, given: argparse.Namespace, root: Path) -> dict[str, Any]:
     """All trials of a setting, and the three models of the best of them."""
-    trials = {rate: trained(setting, rate, SEEDS[0], given, root) for rate in RATES[setting]}
-    best = max(trials, key=lambda rate: trials[rate]["dev"])
+    choices = [(rate, steps) for steps in given.steps for rate in RATES[setting]]
+    trials = {choice: trained(setting, choice, SEEDS[0], given, root) for choice in choices}
+    best = max(trials, key=lambda choice: trials[choice]["dev"])
     models = [tested(trained(setting, best, seed, given, root), root) for seed in SEEDS]
     test = [100 * model["test"]["accuracy"] for model in models]
     return {
-        "trials": {f"{rate:g}": 100 * trial["dev"] for rate, trial in trials.items()},
-        "learning_rate": best,
+        "trials": {f"{rate:g}, {steps} steps": 100 * trial["dev"] for (rate, steps), trial in trials.items()},
+        "learning_rate": best[0],
+        "steps": best[1],
         "dev": [100 * model["dev"] for model in models],
         "test": test,
         "test_mean": statistics.mean(test),
@@ -130,11 +144,11 @@ def bag_of_words(root: Path) -> dict[str, Any]:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The report for people."""
-    report = ["SST-2, accuracy in %: dev-chosen learning rate, test of seeds 1, 2, 3, their mean"]
+    report = ["SST-2, accuracy in %: dev-chosen learning rate and steps, test of seeds 1, 2, 3, their mean"]
     for setting, found in result["settings"].items():
         tests = ", ".join(f"{value:.2f}" for value in found["test"])
         report.append(
-            f"  {setting:<10}  {found['learning_rate']:g}  {tests}  mean {found['test_mean']:.2f} "
+            f"  {setting:<10}  {found['learning_rate']:g}, {found['steps']}  {tests}  mean {found['test_mean']:.2f} "
             f"± {found['test_spread']:.2f}  ({found['seconds_a_model']:.0f} s a model)"
         )
     words = result["bag_of_words"]
@@ -146,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", nargs="+", choices=list(RATES), default=["full", "lora"])
     parser.add_argument("--runs", type=Path, default=Path("runs/sst2-search"))
+    parser.add_argument("--steps", nargs="+", type=int, default=[STEPS], help="how long, where that is searched too")
     parser.add_argument("--wiki", type=Path, default=Path("runs/wiki-bert"))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a recipe's key, changed")
     parser.add_argument("--data-root", type=Path)

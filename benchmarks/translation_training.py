@@ -5,9 +5,9 @@
 JoeyNMT's own iterator makes the batches (without length buckets, so about half of them is padding) and hands over their
 ids; both sides then take one step on each batch, in turns, while the other waits. Counted are unpadded target tokens,
 eos included. A step is what each library's own trainer does between a batch that lies ready and updated weights.
-Ours runs as the quality recipe says (dropout sites, precision, compile; a batch that is mostly padding is taken in
-parts by length, with the same summed gradient), and once more with dropout wherever JoeyNMT
-has it: on the attention pattern and inside the feed-forward too.
+Ours runs as the quality recipe says (dropout sites, precision, compile; padding is left out where our kernels can be
+built), and once more with dropout wherever JoeyNMT has it: on the attention pattern and inside the feed-forward too (a
+batch that is mostly padding is then taken in parts by length, with the same summed gradient).
 """
 
 from __future__ import annotations
