@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import glassformer as gf
+from glassformer.layers.cross_entropy import rows_at_once
 from glassformer.models import assembly
 from glassformer.models.config import Banded, Dense
 from glassformer.models.counting import count
@@ -92,8 +93,8 @@ def test_training_on_300_billion_tokens_takes_the_published_flops() -> None:
 
 
 def test_a_long_head_is_a_short_one_many_times() -> None:
-    config = replace(TINY, vocab_size=40_000)  # visited 26 tokens at a time
-    few = 4 * (4 * 2**20 // (4 * 40_000))
+    config = replace(TINY, vocab_size=320_000)  # visited 26 tokens at a time
+    few = 4 * rows_at_once(config.vocab_size, "cpu")
     long, direct = run_head(config, 4 * few, "fp32"), run_head(config, 2 * few, "fp32")
     assert sum(o.flops for o in long.forward) == 2 * sum(o.flops for o in direct.forward)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -105,7 +106,7 @@ def test_a_long_head_is_a_short_one_many_times() -> None:
 
 def test_a_head_on_a_gpu_visits_more_tokens_at_a_time() -> None:
     """The gradient of its weights is read and written once for each chunk, and so less often."""
-    config = replace(TINY, vocab_size=40_000)
+    config = replace(TINY, vocab_size=320_000)
     here, there = (run_head(config, 2048, "fp32", device) for device in ("cpu", "cuda"))
     assert sum(o.flops for o in here.forward) == sum(o.flops for o in there.forward)
     assert sum(o.moved for o in there.forward) < 0.8 * sum(o.moved for o in here.forward)

@@ -55,7 +55,7 @@ def test_chats(running: Running, client: Any) -> None:
 
 
 def test_the_clients_own_streaming_helper(client: Any) -> None:
-    with client.chat.completions.stream(model="writer", messages=ASKED, max_tokens=5) as stream:
+    with client.chat.completions.stream(model="writer", messages=ASKED, max_tokens=5, seed=2) as stream:
         text = "".join(event.delta for event in stream if event.type == "content.delta")
         with pytest.raises(openai.LengthFinishReasonError) as cut:  # what it says of every answer that was cut off
             stream.get_final_completion()

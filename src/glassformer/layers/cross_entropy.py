@@ -1,8 +1,8 @@
 """Cross-entropy against a wide vocabulary without ever holding all the logits.
 
 The logits of a training batch are by far the largest tensor of a small Transformer (4,000 tokens × 10,000 words are
-160 MB, several times over with their softmax and gradient). Here they exist a few rows at a time, in the cache of the
-processor; gradients are formed in the same visit, so nothing is computed twice.
+160 MB, several times over with their softmax and gradient). Here they exist some rows at a time, and gradients are
+formed in the same visit, so nothing is computed twice.
 """
 
 from typing import Any
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from glassformer.layers.linear import cast_once
 
-CHUNK_BYTES = 4 * 2**20
-"""How much of the logits exists at once. Measured on two AVX2 cores: products of 100 rows run as fast as any larger
-ones, and their softmax still finds them in the cache."""
+CHUNK_BYTES = 32 * 2**20
+"""How much of the logits exists at once. Measured on two AVX2 cores with 9,700 words: a training step is 1.07 to 1.18
+times as fast as with 4 MiB, whose products of 100 rows are slower than its softmax in the cache is quicker."""
 
 GPU_CHUNK_BYTES = 256 * 2**20
 """The same on a GPU, whose caches are no place for logits: so much that products are limited by computing and the sum
