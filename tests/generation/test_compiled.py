@@ -118,7 +118,7 @@ def test_without_code_everything_runs_uncompiled(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
+@pytest.mark.skipif(kernels.library("generation") is None, reason="there is no C++ compiler")
 @pytest.mark.parametrize(("configs", "bits"), [((LLAMA,), 4), ((GPT2, BANDED), None)], ids=["int4", "fp32"])
 def test_compiled_equals_uncompiled(
     configs: tuple[Config, ...], bits: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

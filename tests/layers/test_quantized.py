@@ -38,7 +38,7 @@ from glassformer.layers.ragged import OwnText, Packing
 from glassformer.models.config import Config, Learned, Rotary
 from glassformer.models.decoder import Decoder
 
-needs_compiler = pytest.mark.skipif(kernels.library() is None, reason="there is no C++ compiler")
+needs_compiler = pytest.mark.skipif(kernels.library("generation") is None, reason="there is no C++ compiler")
 both = pytest.mark.parametrize("bits", [4, 8])
 
 SMALL = Config(

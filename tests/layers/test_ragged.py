@@ -72,6 +72,15 @@ def test_a_query_that_may_look_nowhere_finds_zeros() -> None:
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+def test_a_text_without_keys_gives_zeros_and_no_gradient() -> None:
+    """A source that is all padding, beside one that is not."""
+    tensors, _ = drawn([(4, 3), (2, 1)], 2, 2, 12, 0)
+    queries, keys = packing([4, 2]), Packing.of(torch.tensor([[False] * 4, [True] * 4]))
+    mixed = OwnText(queries, keys).attend(*tensors, False, 1.0)
+    gradients = torch.autograd.grad(mixed.square().sum(), tensors)
+    assert not mixed[:, :, :4].any() and not gradients[0][:, :, :4].any() and gradients[0][:, :, 4:].any()
+
+
 def test_in_half_precision_sums_are_fp32() -> None:
     tensors, own_text = drawn([(5, 9), (12, 3)], 2, 2, 16, 0)
     halves = tuple(x.detach().bfloat16() for x in tensors)

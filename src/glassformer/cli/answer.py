@@ -44,7 +44,7 @@ def answer(
     if str(context) == "-" and not question:
         raise InputError("standard input cannot be both the text and the questions: give the questions as arguments.")
     text = _standard_input() if str(context) == "-" else read_text(context)
-    loaded = load_to_run(model, precision)
+    loaded = load_to_run(model, precision, many=True)
     chunks = iter([(1, list(question))]) if question else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     for first, lines in chunks:
         answers = loaded.answer(lines, text, threshold=threshold, first_line=first)

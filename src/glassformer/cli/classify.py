@@ -32,7 +32,7 @@ def classify(
 
     A line a text: the label, a tab, its probability.
     """
-    loaded = load_to_run(model, precision)
+    loaded = load_to_run(model, precision, many=True)
     chunks = iter([(1, list(text))]) if text else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     for first, lines in chunks:
         for found in loaded.classify(lines, truncate=truncate, first_line=first):

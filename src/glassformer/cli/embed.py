@@ -43,7 +43,7 @@ def embed(
         raise InputError("--json writes to standard output; leave --out away, or redirect with '>'.")
     if not json and out is None and sys.stdout.isatty():
         raise InputError("vectors are binary, and this is a terminal: redirect with '> FILE', or give --out or --json.")
-    loaded = load_to_run(model, precision)
+    loaded = load_to_run(model, precision, many=True)
     chunks = iter([(1, list(text))]) if text else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     if json:
         for first, lines in chunks:

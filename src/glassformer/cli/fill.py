@@ -34,7 +34,7 @@ def fill(
     A line a word: its probability, the token, the text with it in place, between tabs. Several masks are filled each by
     itself, in order, their words apart by an empty line; so are several texts.
     """
-    loaded = load_to_run(model, precision)
+    loaded = load_to_run(model, precision, many=True)
     chunks = iter([(1, list(text))]) if text else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     written = False
     for _, lines in chunks:

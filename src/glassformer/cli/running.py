@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from glassformer.tasks.model import Model
 
 
-def load_to_run(name: str, precision: Precision | None) -> Model:
-    """`glassformer.load`; what has to be compiled first is begun while torch is being imported."""
+def load_to_run(name: str, precision: Precision | None, many: bool = False) -> Model:
+    """`glassformer.load`; what has to be compiled first is begun while torch is being imported: the kernels of a
+    language model that writes, or those of `many` texts at once."""
     from glassformer.layers import kernels
 
-    kernels.begin()
+    kernels.begin("batches" if many else "generation")
     with importing():
         import glassformer
 

@@ -61,7 +61,7 @@ def translate(
     """
     if attention is not None and len(text) != 1:
         raise InputError(f"--attention draws the translation of one line given as an argument, got {len(text)}.")
-    loaded = load_to_run(model, precision)
+    loaded = load_to_run(model, precision, many=True)
     chunks = iter([(1, list(text))]) if text else read_chunks(cast("BufferedReader", sys.stdin.buffer))
     for first, lines in chunks:
         results = loaded.translate(

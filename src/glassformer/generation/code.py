@@ -94,7 +94,7 @@ class Code:
     def _begin(self) -> None:
         """Start a process that compiles and outlives this one, once."""
         off = os.environ.get("GLASSFORMER_COMPILE") == "0" or _failure(self.path).is_file()
-        if self._begun or off or kernels.library() is None:
+        if self._begun or off or kernels.library("generation") is None:
             return
         self._begun = True
         command = [sys.executable, "-m", "glassformer.generation.code", json.dumps(self.description), str(self.path)]
@@ -188,7 +188,7 @@ def _sources() -> bytes:
 
 
 def _load(path: Path) -> Any:
-    kernels.library()  # the code calls it
+    kernels.library("generation")  # the code calls it
     loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, -1)
     return loader.run
 

@@ -51,4 +51,6 @@ class Linear(nn.Linear):
         if type(rows) is not Tensor:  # a DTensor, which our kernel does not know
             return False
         known = rows.dtype == self.weight.dtype and rows.dtype in (torch.float32, torch.bfloat16)
-        return self.weight.numel() >= LARGE and known and self.weight.is_contiguous() and library() is not None
+        return (
+            self.weight.numel() >= LARGE and known and self.weight.is_contiguous() and library("generation") is not None
+        )

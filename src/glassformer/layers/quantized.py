@@ -92,7 +92,7 @@ class QuantizedLinear(nn.Module):
         extra = -len(blocks) % ROWS
         if extra:
             blocks = torch.cat((blocks, blocks.new_zeros(extra, *blocks.shape[1:])))
-        self.packed = library() is not None
+        self.packed = library("generation") is not None
         self.register_buffer("weight", _pack(blocks, self.bits) if self.packed else blocks, persistent=False)
         given = [bias for bias in biases if bias is not None]
         assert len(given) in (0, len(parts)), "either all parts have a bias or none"
@@ -116,7 +116,7 @@ class QuantizedLinear(nn.Module):
 
 def _pack(blocks: Blocks, bits: int) -> Tensor:
     """Blocks row by row → tiles of 16 rows, [N / 16, G, 16 · bytes], as the kernel reads them."""
-    built = library()
+    built = library("generation")
     assert built is not None
     blocks = blocks.contiguous()
     packed = blocks.new_empty(len(blocks) // ROWS, blocks.shape[1], ROWS * blocks.shape[2])

@@ -101,7 +101,9 @@ class RowMemory(Attending):
         if bias is not None:
             return False
         known = query.dtype == self.keys.dtype and query.dtype in (torch.float32, torch.bfloat16)
-        return known and query.device.type == "cpu" and not torch.is_grad_enabled() and library() is not None
+        return (
+            known and query.device.type == "cpu" and not torch.is_grad_enabled() and library("generation") is not None
+        )
 
     def attend(
         self, query: Float[Tensor, "B H T d"], new: KeysValues, scale: float, bias: Tensor | None

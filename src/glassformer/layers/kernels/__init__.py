@@ -1,7 +1,7 @@
 """Our own kernels in C++, compiled on the user's machine when they are first wanted, and kept for the next time.
 
-There are two libraries, so that the first word of a language model waits for its own kernels alone. `library()` is None
-where there is no C++ compiler: callers then compute the same with torch, slower.
+There are two libraries, so that the first word of a language model waits for its own kernels alone. `library(part)` is
+None where there is no C++ compiler: callers then compute the same with torch, slower.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPI
 
 
 @functools.cache
-def library(part: Part = "generation") -> ctypes.CDLL | None:
+def library(part: Part) -> ctypes.CDLL | None:
     """The compiled kernels, built if need be (a few seconds, once a machine). None, with one warning, without a C++
     compiler or where it fails."""
     path = _place(part)
@@ -51,19 +51,19 @@ def library(part: Part = "generation") -> ctypes.CDLL | None:
         return _declared(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL), part)
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(
-            f"the C++ kernels could not be built ({_reason(error)}): quantised products run slowly.", stacklevel=2
+            f"the C++ kernels could not be built ({_reason(error)}): decoding and training are slower.", stacklevel=2
         )
         return None
 
 
-def begin(part: Part = "generation") -> None:
+def begin(part: Part) -> None:
     """Start building in the background if need be, so that it is done when torch has been imported."""
     path = _place(part)
     if path is not None and not path.is_file() and path not in _building:
         _building[path] = _Build(path, SOURCES[part])
 
 
-def build(part: Part = "generation") -> None:
+def build(part: Part) -> None:
     """Build a library if it is not there yet; torch is not imported. What the compiler may raise."""
     begin(part)
     path = _place(part)
@@ -74,7 +74,8 @@ def build(part: Part = "generation") -> None:
 @functools.cache
 def _warn_once() -> None:
     warnings.warn(
-        "there is no C++ compiler (g++ or clang++): nothing is compiled, and decoding is slower.", stacklevel=3
+        "there is no C++ compiler (g++ or clang++): nothing is compiled; decoding and training are slower.",
+        stacklevel=3,
     )
 
 

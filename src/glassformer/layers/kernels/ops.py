@@ -135,7 +135,7 @@ def _ragged(tensors: Sequence[Tensor], strided: Sequence[Tensor], causal: bool) 
 
 @torch.library.impl(_ops, "quantized_linear", "CPU")
 def _quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
-    built = library()
+    built = library("generation")
     assert built is not None
     y = x.new_empty(len(x), len(weight) * ROWS)
     built.glassformer_product(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
@@ -144,7 +144,7 @@ def _quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
 
 @torch.library.impl(_ops, "dense_linear", "CPU")
 def _dense_linear(x: Tensor, weight: Tensor) -> Tensor:
-    built = library()
+    built = library("generation")
     assert built is not None and weight.is_contiguous()
     y = x.new_empty(len(x), len(weight))
     half = x.dtype == torch.bfloat16
@@ -156,7 +156,7 @@ def _dense_linear(x: Tensor, weight: Tensor) -> Tensor:
 def _attend_rows(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, positions: Tensor, scale: float
 ) -> Tensor:
-    built = library()
+    built = library("generation")
     assert built is not None and keys.is_contiguous() and values.is_contiguous()
     mixed = torch.empty_like(query)
     tensors = (query, key, value, keys, values, positions.contiguous(), mixed)

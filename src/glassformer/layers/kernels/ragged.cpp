@@ -192,7 +192,6 @@ struct Backward {
 
     void operator()(int64_t b, int64_t group) {
         const Text text(task, b);
-        if (!text.keys) return;
         const int64_t width = rounded(text.keys, LANES), d = task.d, padded = task.padded();
         const int64_t shared = task.heads / task.groups;
         beside(task.key, text.key, group, text.keys, d, width, turned_keys.empty(d * width));
