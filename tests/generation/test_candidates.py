@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glassformer.generation.candidates import largest, next_tokens
+from glassformer.generation.candidates import best, largest, next_tokens
 
 
 @pytest.mark.parametrize("width", [3, 127, 256, 300, 1000, 8191])
@@ -15,6 +15,25 @@ def test_largest_equals_topk(width: int, count: int) -> None:
     found, columns = largest(values, count)
     assert torch.equal(found, top.values)
     assert torch.equal(columns, top.indices)
+
+
+@pytest.mark.parametrize("width", [3, 256, 511, 512, 513, 1000, 8191])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_best_is_the_first_of_the_largest(width: int, rows: int) -> None:
+    draw = torch.Generator().manual_seed(width)
+    for values in (torch.randn(rows, width, generator=draw), torch.randint(0, 3, (rows, width), generator=draw)):
+        found, places = best(values.float())
+        assert torch.equal(found, values.float().amax(-1))
+        assert places.tolist() == [row.index(max(row)) for row in values.tolist()]
+
+
+def test_best_of_what_is_no_number() -> None:
+    values = torch.randn(5, 1000, generator=torch.Generator().manual_seed(0))
+    values[2, 700] = float("nan")
+    values[3] = float("-inf")
+    found, places = best(values)
+    assert found.isnan().tolist() == [False, False, True, False, False]
+    assert found[3] == float("-inf") and places[3] == 0
 
 
 def test_largest_among_equals() -> None:

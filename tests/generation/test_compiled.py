@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from glassformer.generation import code, compiled
-from glassformer.generation.code import Code, Part
+from glassformer.generation.code import ENDS, Code, EndPart, Part
 from glassformer.generation.compiled import Accelerated, accelerated
+from glassformer.generation.ends import end_of
 from glassformer.layers import kernels
 from glassformer.layers.quantized import quantized
 from glassformer.layers.sites import planned
@@ -70,6 +71,30 @@ def test_a_block_can_be_made_again_from_its_description(config: Config, bits: in
     assert [(t.shape, t.dtype) for t in own.values()] == [(t.shape, t.dtype) for t in other.values()]
 
 
+@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("which", ENDS)
+@pytest.mark.parametrize("config", [LLAMA, replace(GPT2, head_bias=True)], ids=["Llama", "GPT-2"])
+def test_an_end_can_be_made_again_from_its_description(config: Config, which: str, bits: int | None) -> None:
+    end = end_of(network_of(config, bits), which)  # type: ignore[arg-type]
+    description = Code.of(config, end, which).description  # type: ignore[arg-type]
+    again = code._rebuilt_end(code._bare(config, True), description["layers"], which)  # type: ignore[arg-type]
+    own, other = Code.weights(end), Code.weights(again)
+    assert list(own) == list(other)
+    assert [(t.shape, t.dtype) for t in own.values()] == [(t.shape, t.dtype) for t in other.values()]
+
+
+@pytest.mark.skipif(kernels.library("generation") is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize(("kind", "count"), [("one", 7), ("many", 0)])
+def test_large_weights_are_read_by_our_own_kernel(kind: code.Kind, count: int) -> None:
+    """All seven products of a block that is traced for one row, none where it is for many."""
+    config = replace(LLAMA, d_model=256, n_heads=4, n_kv_heads=None, d_ff=512)
+    block = Decoder(config).eval().requires_grad_(False).stack.blocks[0]
+    with torch.no_grad():
+        traced = code._block(code._bare(config), Code.of(config, block, kind).description["layers"], kind)
+    targets = [str(node.target) for node in traced.graph.nodes]
+    assert targets.count("glassformer.dense_linear.default") == count
+
+
 def test_blocks_that_are_alike_share_their_code() -> None:
     network = network_of(LLAMA)
     codes = {Code.of(LLAMA, block, "one") for block in network.stack.blocks}
@@ -85,6 +110,8 @@ def test_bands_run_the_code_of_dense_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     network, calls = network_of(BANDED), []
 
     def run(code: Code, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        if (kind := code.description["kind"]) in ENDS:
+            return list(EndPart(end_of(network, kind), {"first": 2, "last": 1}[kind])(*inputs))
         x, positions, keys, values, *weights = inputs
         layer = len(calls) % 3
         calls.append(keys.shape[2])
@@ -123,8 +150,8 @@ def test_without_code_everything_runs_uncompiled(monkeypatch: pytest.MonkeyPatch
 def test_compiled_equals_uncompiled(
     configs: tuple[Config, ...], bits: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Prompts of any length, one row and many of unequal length, caches of any capacity: by the same three codes, which
-    a banded network has in common with a dense one."""
+    """Prompts of any length, one row and many of unequal length, caches of any capacity: by the same codes of blocks
+    and ends, which a banded network has in common with a dense one."""
     monkeypatch.setenv("GLASSFORMER_COMPILE", "1")
     monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path))
     tolerance = {"rtol": 1e-3, "atol": 1e-4} if bits is None else ROUNDED
@@ -136,7 +163,7 @@ def test_compiled_equals_uncompiled(
             if config is not BANDED:
                 patch.setattr(Decoder, "read", None)  # falling back is an error
             steps_agree(network, fast, tolerance)
-    assert len(list(tmp_path.glob("*.pt2"))) == 3
+    assert len(list(tmp_path.glob("*.pt2"))) == 5
 
 
 def steps_agree(network: Decoder, fast: Accelerated, tolerance: dict[str, float]) -> None:

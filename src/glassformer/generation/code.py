@@ -1,4 +1,4 @@
-"""A block's part in a step as machine code: described, compiled in a process of its own, kept, loaded."""
+"""Parts of a step, blocks and ends, as machine code: described, compiled in a process of its own, kept, loaded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from glassformer.generation.ends import End, end_inputs, fresh_end
 from glassformer.layers import kernels
 from glassformer.layers.block import Block
 from glassformer.layers.kernels.ops import SHIMS
 from glassformer.layers.linear import FEW
-from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedLinear
+from glassformer.layers.quantized import BLOCK_BYTES, GROUP, QuantizedEmbedding, QuantizedLinear
 from glassformer.layers.rows import RowMemory, RowStep
 from glassformer.models import assembly
 from glassformer.models.config import Config, Dense, Rotary
@@ -32,8 +33,11 @@ PACKAGE = Path(__file__).resolve().parent.parent
 LIMIT = 600
 """Seconds that compiling may take; it takes about 20."""
 
-Kind = Literal["one", "many", "prompt"]
-"""One new id of one row, or of many; or a prompt of one row, or a chunk of it. All look into a cache."""
+Kind = Literal["one", "many", "prompt", "first", "last"]
+"""Blocks for one new id of one row, or of many, or for a prompt of one row, or a chunk of it; all look into a cache.
+And what is below and above them (`ends`), for one new id of one row."""
+
+ENDS: tuple[End, ...] = ("first", "last")
 
 SHORTEST = FEW + 1
 """Prompts of fewer ids run uncompiled: other ways of computing are best for them."""
@@ -42,7 +46,7 @@ _codes: dict[tuple[Any, ...], Code] = {}
 
 
 class Code:
-    """The compiled step of blocks that are alike: `ready`, and then `run`. `Code.of` gives the same for such blocks."""
+    """The compiled step of blocks (or ends) that are alike: `ready`, and then `run`. `Code.of` gives such the same."""
 
     def __init__(self, description: dict[str, Any], path: Path) -> None:
         self.description, self.path = description, path
@@ -51,19 +55,19 @@ class Code:
         self._begun = False
 
     @classmethod
-    def of(cls, config: Config, block: Block, kind: Kind) -> Code:
-        """The code for blocks like this one."""
-        layers = _layers(block)
-        key = (cache_folder(), _bare(config), kind, json.dumps(layers))
+    def of(cls, config: Config, module: nn.Module, kind: Kind) -> Code:
+        """The code for blocks, or ends, like this one."""
+        layers, bare = _layers(module), _bare(config, kind in ENDS)
+        key = (cache_folder(), bare, kind, json.dumps(layers))
         if key not in _codes:
-            description = {"config": to_mapping(_bare(config)), "layers": layers, "kind": kind}
+            description = {"config": to_mapping(bare), "layers": layers, "kind": kind}
             _codes[key] = cls(description, cache_folder() / _name(description))
         return _codes[key]
 
     @staticmethod
-    def weights(block: Block) -> dict[str, Tensor]:
-        """A block's parameters and buffers by name, in a fixed order: what `run` takes after the activations."""
-        return {**dict(block.named_parameters()), **dict(block.named_buffers())}
+    def weights(module: nn.Module) -> dict[str, Tensor]:
+        """Its parameters and buffers by name, in a fixed order: what `run` takes after the activations."""
+        return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
     def ready(self) -> bool:
         """Whether `run` can be called. The first time, compiling begins in the background if it has to."""
@@ -76,7 +80,8 @@ class Code:
         return True
 
     def run(self, inputs: list[Tensor]) -> list[Tensor]:
-        """[x after the block], of [x, positions, keys, values, (cos, sin), *weights]; the caches are written."""
+        """[x after the block], of [x, positions, keys, values, (cos, sin), *weights]; the caches are written. For ends
+        see their `forward`."""
         outputs: list[Tensor] = self._loader(inputs)
         return outputs
 
@@ -127,15 +132,29 @@ class Part(nn.Module):
         return result
 
 
+class EndPart(nn.Module):
+    """An end's part in a step as a function of tensors alone: `inputs` of its own, then its weights."""
+
+    def __init__(self, end: nn.Module, inputs: int) -> None:
+        super().__init__()
+        self.names, self.inputs = list(Code.weights(end)), inputs
+        self._end = [end]
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        state = dict(zip(self.names, tensors[self.inputs :], strict=True))
+        result: tuple[Tensor, ...] = torch.func.functional_call(self._end[0], state, tensors[: self.inputs])
+        return result
+
+
 @functools.cache
-def _bare(config: Config) -> Config:
-    """What of a config shapes a block in a decoding step."""
+def _bare(config: Config, end: bool = False) -> Config:
+    """What of a config shapes a block, or an end, in a decoding step."""
     return replace(
         config,
-        vocab_size=1,
+        vocab_size=config.vocab_size if end else 1,
         n_encoder_layers=0,
         n_decoder_layers=1,
-        max_length=1,
+        max_length=config.max_length if end else 1,
         pad_id=0,
         bos_id=0,
         eos_id=0,
@@ -148,29 +167,49 @@ def _bare(config: Config) -> Config:
     )
 
 
-def _layers(block: Block) -> dict[str, Any]:
-    """The quantised layers of a block by name, and the number type of the others."""
-    layers: dict[str, Any] = {
-        name: [module.bits, module.in_features, module.out_features, module.bias is not None]
-        for name, module in block.named_modules()
-        if isinstance(module, QuantizedLinear)
-    }
-    return {"dtype": str(next(block.parameters()).dtype).removeprefix("torch."), "quantized": layers}
+def _layers(module: nn.Module) -> dict[str, Any]:
+    """The quantised layers of a block or an end by name, and the number type of the others."""
+    quantized: dict[str, Any] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            quantized[name] = [layer.bits, layer.in_features, layer.out_features, layer.bias is not None]
+        if isinstance(layer, QuantizedEmbedding):
+            quantized[name] = list(layer.weight.shape)
+    dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
+    return {"dtype": str(dtype).removeprefix("torch."), "quantized": quantized}
 
 
 def _rebuilt(config: Config, layers: dict[str, Any]) -> Block:
     """A block of that kind with weights that mean nothing."""
-    block = assembly.block(config).to(getattr(torch, layers["dtype"])).eval().requires_grad_(False)
-    for name, (bits, inputs, outputs, biased) in layers["quantized"].items():
-        blocks = torch.zeros(outputs, inputs // GROUP, BLOCK_BYTES[bits], dtype=torch.uint8)
-        parent, _, own = name.rpartition(".")
-        setattr(block.get_submodule(parent), own, QuantizedLinear([blocks], [torch.zeros(outputs)] if biased else []))
+    block = assembly.block(config)
+    _retype(block, layers)
     attention, feed_forward = block.self_attention, block.feed_forward
     if attention.to_all is not None:
         del attention.to_query, attention.to_key, attention.to_value
     if feed_forward.to_both is not None:
         del feed_forward.gate, feed_forward.up
     return block
+
+
+def _rebuilt_end(config: Config, layers: dict[str, Any], which: End) -> nn.Module:
+    """An end of that kind with weights that mean nothing."""
+    end = fresh_end(config, which)
+    _retype(end, layers)
+    return end
+
+
+def _retype(module: nn.Module, layers: dict[str, Any]) -> None:
+    """Give a module the number types and the quantised layers of another, which `_layers` has described."""
+    module.to(getattr(torch, layers["dtype"])).eval().requires_grad_(False)
+    for name, shape in layers["quantized"].items():
+        parent, _, own = name.rpartition(".")
+        if len(shape) == 3:
+            layer: nn.Module = QuantizedEmbedding(torch.zeros(shape, dtype=torch.uint8))
+        else:
+            bits, inputs, outputs, biased = shape
+            blocks = torch.zeros(outputs, inputs // GROUP, BLOCK_BYTES[bits], dtype=torch.uint8)
+            layer = QuantizedLinear([blocks], [torch.zeros(outputs)] if biased else [])
+        setattr(module.get_submodule(parent), own, layer)
 
 
 def _name(description: dict[str, Any]) -> str:
@@ -196,10 +235,7 @@ def _load(path: Path) -> Any:
 def compile_code(description: dict[str, Any], path: Path) -> None:
     """Trace and compile what the description says, and put it at `path` in one step."""
     config, kind = from_mapping(Config, description["config"], "config"), description["kind"]
-    block = _rebuilt(config, description["layers"])
-    part = Part(block, isinstance(config.positions, Rotary)).eval()
-    example, dynamic = _example(config, block, kind), _dynamic(part, kind)
-    exported = torch.export.export(part, example, dynamic_shapes=dynamic, strict=False)
+    exported = (_end if kind in ENDS else _block)(config, description["layers"], kind)
     shims = {getattr(torch.ops.glassformer, name).default: [text] for name, text in SHIMS.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -207,6 +243,22 @@ def compile_code(description: dict[str, Any], path: Path) -> None:
         options = {"aot_inductor.custom_ops_to_c_shims": shims, "aot_inductor.package_constants_in_so": False}
         torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=options)
         os.replace(package, path)
+
+
+def _block(config: Config, layers: dict[str, Any], kind: Kind) -> Any:
+    """A block's part, traced."""
+    block = _rebuilt(config, layers)
+    part = Part(block, isinstance(config.positions, Rotary)).eval()
+    example, dynamic = _example(config, block, kind), _dynamic(part, kind)
+    return torch.export.export(part, example, dynamic_shapes=dynamic, strict=False)
+
+
+def _end(config: Config, layers: dict[str, Any], kind: End) -> Any:
+    """An end's part, traced."""
+    end = _rebuilt_end(config, layers, kind)
+    inputs = end_inputs(config, kind, getattr(torch, layers["dtype"]))
+    part = EndPart(end, len(inputs)).eval()
+    return torch.export.export(part, (*inputs, *Code.weights(end).values()), strict=False)
 
 
 def _example(config: Config, block: Block, kind: Kind) -> tuple[Tensor, ...]:

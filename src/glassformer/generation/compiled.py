@@ -1,4 +1,4 @@
-"""Decoding with compiled blocks: one block of a network, its weights as inputs, compiled once for all its layers.
+"""Decoding with compiled code: one block of a network, its weights as inputs, compiled once for all its layers.
 
 In a step of one new id a row, Python and small operators cost more than the products do. `accelerated` gives a network
 with the same seam whose steps run blocks that Inductor compiled ahead of time, in another process. The code is kept in
@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glassformer.generation.code import SHORTEST, Code, Kind
+from glassformer.generation.code import ENDS, SHORTEST, Code, Kind
+from glassformer.generation.ends import End, end_of
 from glassformer.layers.linear import FEW
 from glassformer.layers.low_rank import has_low_rank
 from glassformer.layers.ring import AnyState, BandedState
@@ -48,10 +49,13 @@ class Accelerated:
     def __init__(self, network: Decoder) -> None:
         self.network = network
         self.config = network.config
-        self.weights = [list(Code.weights(block).values()) for block in network.stack.blocks]
-        kinds: tuple[Kind, ...] = ("one", "many", "prompt")
         blocks = network.stack.blocks
+        self.weights = [list(Code.weights(block).values()) for block in blocks]
+        kinds: tuple[Kind, ...] = ("one", "many", "prompt")
         self.codes = {kind: [Code.of(network.config, block, kind) for block in blocks] for kind in kinds}
+        ends = {which: end_of(network, which) for which in ENDS}
+        self.codes |= {which: [Code.of(network.config, end, which)] for which, end in ends.items()}
+        self.end_weights = {which: list(Code.weights(end).values()) for which, end in ends.items()}
 
     @property
     def training(self) -> bool:
@@ -70,8 +74,10 @@ class Accelerated:
         return self.network.head(hidden)
 
     def compile(self, *kinds: Kind) -> None:
-        """Wait until the code is there: for one row, for many, for prompts; for all, if none is named."""
-        codes = {code for kind in kinds or self.codes for code in self.codes[kind]}
+        """Wait until the code is there: for one row (and for what is below and above its blocks), for many, for
+        prompts; for all, if none is named."""
+        wanted = {*kinds, *(ENDS if "one" in kinds else ())} if kinds else set(self.codes)
+        codes = {code for kind in wanted for code in self.codes[kind]}
         for code in codes:
             code.ready()  # the first question starts the compiler: let them run side by side
         for code in codes:
@@ -79,26 +85,41 @@ class Accelerated:
 
     @torch.no_grad()
     def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: AnyState) -> Float[Tensor, "B V"]:
+        if self._kind(ids) == "one" and self._ready("one") and self._ready("last"):
+            logits: Tensor = self._end("last", [self._blocks("one", ids, lengths, state)])[0]
+            return logits
         hidden = self.read(ids, lengths, state)
         last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         return self.network.head(last)
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: AnyState) -> Float[Tensor, "B T D"]:
-        kind = self._kind(ids)
+        kind, final_norm = self._kind(ids), self.network.stack.final_norm
         if kind == "prompt" and isinstance(state, BandedState):  # a ring takes several ids in an order of its own
             kind = None
-        if kind is None or not all(code.ready() for code in self.codes[kind]):
+        if kind is None or not self._ready(kind):
             return self.network.read(ids, lengths, state)
-        step = state.advance(ids.shape[1], lengths)
-        positions = step.positions
-        stack = self.network.stack
-        x = stack.embedding(ids, positions)
-        places = [] if stack.cos is None or stack.sin is None else [stack.cos[positions], stack.sin[positions]]
+        x = self._blocks(kind, ids, lengths, state)
+        return x if final_norm is None else final_norm(x)
+
+    def _ready(self, kind: Kind) -> bool:
+        return all(code.ready() for code in self.codes[kind])
+
+    def _end(self, which: End, inputs: list[Tensor]) -> list[Tensor]:
+        return self.codes[which][0].run([*inputs, *self.end_weights[which]])
+
+    def _blocks(self, kind: Kind, ids: Tensor, lengths: Tensor | None, state: AnyState) -> Tensor:
+        """The residual stream above all blocks."""
+        step, stack = state.advance(ids.shape[1], lengths), self.network.stack
+        if kind == "one" and self._ready("last") and self._ready("first"):  # so one compiler at a time works beside us
+            x, *places = self._end("first", [ids, step.positions])
+        else:
+            x, tables = stack.embedding(ids, step.positions), (stack.cos, stack.sin)
+            places = [table[step.positions] for table in tables if table is not None]
         for code, weights, memory in zip(self.codes[kind], self.weights, state.memories(step), strict=True):
             assert isinstance(memory, RowMemory)
             (x,) = code.run([x, memory.step.positions, memory.keys, memory.values, *places, *weights])
-        return x if stack.final_norm is None else stack.final_norm(x)
+        return x
 
     def _kind(self, ids: Int[Tensor, "B T"]) -> Kind | None:
         """What kind of step this is, None for one that has no code."""

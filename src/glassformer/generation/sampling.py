@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from glassformer.errors import InputError
-from glassformer.generation.candidates import largest
+from glassformer.generation.candidates import best, largest
 
 LogitsFunction = Callable[[Sequence[int], Tensor], Tensor]
 """From the ids so far (the prompt's too) and the logits [V] of the next one to other logits [V]."""
@@ -118,9 +118,9 @@ def choose(logits: Float[Tensor, "B V"], rows: Sequence[Drawing]) -> Int[Tensor,
     """
     masks = [row.allowed() for row in rows]
     if all(row.sampling.plain for row in rows) and all(mask is None for mask in masks):
-        best = logits.max(-1)
-        _check_numbers(best.values)
-        return best.indices
+        values, tokens = best(logits)
+        _check_numbers(values)
+        return tokens
     groups: dict[Sampling, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(row.sampling, []).append(place)
@@ -142,16 +142,16 @@ def _chosen(
     for row, mask in zip(scores, masks, strict=True):
         if mask is not None:
             row.masked_fill_(~mask.to(row.device), -math.inf)
-    best = scores.max(-1)
-    _check_numbers(best.values)
-    if bool((best.values == -math.inf).any()):
+    top, tokens = best(scores)
+    _check_numbers(top)
+    if bool((top == -math.inf).any()):
         raise InputError("no token is left: the biases, functions or grammar forbid all; loosen them.")
     if not sampling.temperature:
-        return best.indices
+        return tokens
     # one number a row, whatever the vocabulary: cheap, and the same on every device
     chance = [torch.rand((), dtype=torch.float64, generator=row.generator) for row in rows]
     # the best is taken off first: a tiny temperature must not overflow
-    values, ids = candidates((scores - best.values[:, None]).div_(sampling.temperature), sampling)
+    values, ids = candidates((scores - top[:, None]).div_(sampling.temperature), sampling)
     index = draw(values, torch.stack(chance).to(values.device))
     return index if ids is None else ids.gather(1, index[:, None])[:, 0]
 
@@ -251,11 +251,14 @@ def log_probabilities(
     logits, where that is known.
     """
     logits = logits.float()
-    total = logits.logsumexp(-1) if total is None else total
-    own = (logits.gather(1, tokens[:, None])[:, 0] - total).tolist()
+    if total is None and not count:  # quicker on a CPU than the sum alone
+        own = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0].tolist()
+    else:
+        total = logits.logsumexp(-1) if total is None else total
+        own = (logits.gather(1, tokens[:, None])[:, 0] - total).tolist()
     if any(map(math.isnan, own)):
         raise InputError(_NOT_NUMBERS)
-    if not count:
+    if total is None or not count:
         return own, [() for _ in own]
     values, ids = largest(logits, min(count, logits.shape[1]))
     rows = zip(ids.tolist(), (values - total[:, None]).tolist(), strict=True)
@@ -288,11 +291,11 @@ class Spread:
 
 def _spread(logits: Float[Tensor, "B V"]) -> Float[Tensor, "3 B"]:
     """log Σ exp x − Σ p x for x the logits less their best, which needs no logarithm of p; margin; log Σ exp."""
-    best, place = logits.max(-1, keepdim=True)
-    x = logits - best
+    top, place = (found[:, None] for found in best(logits))
+    x = logits - top
     weights = x.exp()
     total = weights.sum(-1)
     log_total = total.log()
     entropy = log_total - torch.linalg.vecdot(weights, x) / total
     second = x.scatter_(1, place, -math.inf).amax(-1)
-    return torch.stack((entropy, -second, log_total + best[:, 0]))
+    return torch.stack((entropy, -second, log_total + top[:, 0]))

@@ -48,7 +48,7 @@ class Linear(nn.Linear):
         return self.weight
 
     def _large(self, rows: Tensor) -> bool:
-        if type(rows) is not Tensor:  # a DTensor, which our kernel does not know
+        if type(rows) is not Tensor and not torch.compiler.is_exporting():  # a DTensor, which our kernel does not know
             return False
         known = rows.dtype == self.weight.dtype and rows.dtype in (torch.float32, torch.bfloat16)
         return (

@@ -139,7 +139,9 @@ class RowState:
         if end > self.capacity:
             raise InputError(f"decoding needs {end} positions, the state was opened for {self.capacity}.")
         device = self.keys.device
-        positions = torch.tensor(self.lengths, device=device)[:, None] + torch.arange(width, device=device)
+        positions = torch.tensor([[length] for length in self.lengths], device=device)
+        if width > 1:
+            positions = positions + torch.arange(width, device=device)
         new = [width] * len(self.lengths) if lengths is None else [int(length) for length in lengths]
         self.lengths = [old + more for old, more in zip(self.lengths, new, strict=True)]
         return RowStep(positions, min(-(-end // STRIDE) * STRIDE, self.capacity), fresh)

@@ -8,10 +8,8 @@
 #include <algorithm>
 #include <string.h>
 #include <vector>
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
+#include "intrinsics.h"
 #include "lanes.h"
 
 namespace int8 {

@@ -16,9 +16,8 @@
 #include <math.h>
 #include <stdint.h>
 #include <vector>
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+
+#include "intrinsics.h"
 
 namespace {
 

@@ -205,6 +205,30 @@ template <int M> inline void dots8(const uint8_t* wholes, const int8_t* const* x
     }
 }
 
+// 16 outputs of one row of inputs, all at once, so that the weight is asked for as evenly as it can come
+#define ONE_AT_ONCE
+template <int BITS> void tile_product_of_one(const uint8_t* tile, const Inputs& in, int64_t groups, float* y) {
+    const int8_t* x = in.whole.data();
+    const float *scale = in.scale.data(), *sum = in.sum.data();
+    __m256 sums[2] = {};
+    for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS), x += GROUP) {
+        for (int64_t line = 0; line < tile_bytes(BITS); line += 64)
+            _mm_prefetch(reinterpret_cast<const char*>(tile + AHEAD + line), _MM_HINT_T0);
+        const __m256 scaled = _mm256_broadcast_ss(scale + g);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            __m256i dots[1];
+            if constexpr (BITS == 4) dots4<1>(tile + wholes4 + 32 * half, &x, dots);
+            else dots8<1>(tile + wholes8 + 32 * half, &x, dots);
+            const __m256 d = _mm256_mul_ps(halves(tile + 16 * half), scaled);
+            sums[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[0]), d, sums[half]);
+            if constexpr (BITS == 4)
+                sums[half] = _mm256_fmadd_ps(halves(tile + minima + 16 * half), _mm256_broadcast_ss(sum + g), sums[half]);
+        }
+    }
+    for (int half = 0; half < 2; half++) _mm256_storeu_ps(y + 8 * half, sums[half]);
+}
+
 // 16 outputs of M rows of inputs, 8 and then 8
 template <int BITS, int T, int M>
 void tile_product(const uint8_t* whole_tile, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
@@ -292,6 +316,19 @@ void tile_rows(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, 
     for (; row < end; row++) tile_product<BITS, T, 1>(tile, in, row, groups, y + row * n, n);
 }
 
+#if !defined(ONE_AT_ONCE)
+template <int BITS> void tile_product_of_one(const uint8_t* tile, const Inputs& in, int64_t groups, float* y) {
+    tile_product<BITS, 1, 1>(tile, in, 0, groups, y, ROWS);
+}
+#endif
+
+// one row, which each thread has rounded for itself: nobody waits for others but at the end
+template <int BITS> void product_of_one(const Inputs& in, const uint8_t* weight, float* y, int64_t groups, int64_t n) {
+#pragma omp for schedule(static) nowait
+    for (int64_t tile = 0; tile < n / ROWS; tile++)
+        tile_product_of_one<BITS>(weight + tile * groups * tile_bytes(BITS), in, groups, y + tile * ROWS);
+}
+
 template <int BITS>
 void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, int64_t groups, int64_t n) {
     const int64_t count = n / ROWS, bands = (rows + BAND - 1) / BAND;
@@ -323,6 +360,18 @@ void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, in
 #endif
 }
 
+void make_room(Inputs& in, int64_t rows, int64_t k) {
+    const int64_t room = (rows + ROWS - 1) / ROWS * ROWS;  // tile registers read whole ones; what is too much is not kept
+    in.whole.resize(room * k);
+    in.scale.resize(room * k / GROUP);
+    in.sum.resize(room * k / GROUP);
+    in.count.resize(rows * k / GROUP);
+}
+
+inline void round_into(Inputs& in, const float* x, int64_t i) {
+    round_group(x + i * GROUP, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i, in.count.data() + i);
+}
+
 }  // namespace
 
 extern "C" {
@@ -331,18 +380,22 @@ extern "C" {
 void glassformer_product(int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n) {
     static thread_local Inputs inputs;
     const int64_t groups = k / GROUP;
-    const int64_t room = (rows + ROWS - 1) / ROWS * ROWS;  // tile registers read whole ones; what is too much is not kept
-    inputs.whole.resize(room * k);
-    inputs.scale.resize(room * groups);
-    inputs.sum.resize(room * groups);
-    inputs.count.resize(rows * groups);
+    if (rows == 1) {
+#pragma omp parallel
+        {
+            make_room(inputs, 1, k);
+            for (int64_t g = 0; g < groups; g++) round_into(inputs, x, g);
+            if (bits == 4) product_of_one<4>(inputs, weight, y, groups, n);
+            else product_of_one<8>(inputs, weight, y, groups, n);
+        }
+        return;
+    }
+    make_room(inputs, rows, k);
     Inputs& in = inputs;
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < rows * groups; i++)
-            round_group(x + i * GROUP, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i,
-                        in.count.data() + i);
+        for (int64_t i = 0; i < rows * groups; i++) round_into(in, x, i);
         if (bits == 4) product<4>(in, weight, y, rows, groups, n);
         else product<8>(in, weight, y, rows, groups, n);
     }

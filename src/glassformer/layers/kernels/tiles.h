@@ -9,11 +9,11 @@
 
 #if defined(__AMX_INT8__) && defined(__linux__) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
 #define TILED
-#include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "intrinsics.h"
 #include "packed.h"
 
 namespace tiles {
