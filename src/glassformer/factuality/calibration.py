@@ -247,7 +247,8 @@ def identity(model: Model) -> str:
         return found
     digest = hashlib.blake2b(found.encode(), digest_size=12)
     for name, module in small:
-        digest.update(f"{name} {tuple(module.weight.shape)}".encode())
+        how = "" if getattr(module, "rounded", True) else " inputs as they are"
+        digest.update(f"{name} {tuple(module.weight.shape)}{how}".encode())
         digest.update(module.weight.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 

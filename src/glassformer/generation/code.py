@@ -172,7 +172,7 @@ def _layers(module: nn.Module) -> dict[str, Any]:
     quantized: dict[str, Any] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, QuantizedLinear):
-            quantized[name] = [layer.bits, layer.in_features, layer.out_features, layer.bias is not None]
+            quantized[name] = [layer.bits, layer.rounded, layer.in_features, layer.out_features, layer.bias is not None]
         if isinstance(layer, QuantizedEmbedding):
             quantized[name] = list(layer.weight.shape)
     dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
@@ -206,9 +206,9 @@ def _retype(module: nn.Module, layers: dict[str, Any]) -> None:
         if len(shape) == 3:
             layer: nn.Module = QuantizedEmbedding(torch.zeros(shape, dtype=torch.uint8))
         else:
-            bits, inputs, outputs, biased = shape
+            bits, rounded, inputs, outputs, biased = shape
             blocks = torch.zeros(outputs, inputs // GROUP, BLOCK_BYTES[bits], dtype=torch.uint8)
-            layer = QuantizedLinear([blocks], [torch.zeros(outputs)] if biased else [])
+            layer = QuantizedLinear([blocks], [torch.zeros(outputs)] if biased else [], rounded=rounded)
         setattr(module.get_submodule(parent), own, layer)
 
 

@@ -1,4 +1,4 @@
-"""Weights of 4 or 8 bits in groups of 32 that share a scale: read as they are, multiplied in whole numbers.
+"""Weights of 4 or 8 bits in groups of 32 that share a scale: read as they are, multiplied in whole numbers or in fp32.
 
 The numbers are those of GGUF's Q4_0, Q4_1 and Q8_0 blocks, so what such a file stores is kept exactly, in as many bits:
 5 and 8.5 a weight. The layout is described in `kernels/quantized.cpp`.
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from glassformer.layers.block import Block
 from glassformer.layers.embedding import Embedding
 from glassformer.layers.kernels import library
-from glassformer.layers.kernels.ops import ROWS, quantized_linear
+from glassformer.layers.kernels.ops import ROWS, exact_linear, quantized_linear
 from glassformer.layers.linear import Linear
 from glassformer.layers.low_rank import merge_low_rank
 from glassformer.layers.sites import Network, share
@@ -77,22 +77,26 @@ class QuantizedLinear(nn.Module):
     """x Wᵀ + b with a weight of 4 or 8 bits, for running only.
 
     A row's result depends on that row alone. With a C++ compiler the product is made of whole numbers, x being rounded
-    to 8 bits in groups of 32; without one, the weight is made fp32 each time. Several parts with one input are one
-    layer, their outputs side by side.
+    to 8 bits in groups of 32; or, where x is not `rounded`, in fp32, which is as quick for one row, as it reads as
+    little, and slower for many. Without a compiler the weight is made fp32 each time. Several parts with one input are
+    one layer, their outputs side by side.
     """
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, parts: Sequence[Blocks], biases: Sequence[Tensor | None] = ()) -> None:
+    def __init__(
+        self, parts: Sequence[Blocks], biases: Sequence[Tensor | None] = (), *, rounded: bool = True
+    ) -> None:
         super().__init__()
+        self.rounded = rounded
         blocks = parts[0] if len(parts) == 1 else torch.cat(list(parts))
         self.in_features, self.out_features = blocks.shape[1] * GROUP, blocks.shape[0]
         self.bits = 4 if blocks.shape[-1] == BLOCK_BYTES[4] else 8
         extra = -len(blocks) % ROWS
         if extra:
             blocks = torch.cat((blocks, blocks.new_zeros(extra, *blocks.shape[1:])))
-        self.packed = library("generation") is not None
+        self.packed = library("generation") is not None and (rounded or library("exact") is not None)
         self.register_buffer("weight", _pack(blocks, self.bits) if self.packed else blocks, persistent=False)
         given = [bias for bias in biases if bias is not None]
         assert len(given) in (0, len(parts)), "either all parts have a bias or none"
@@ -101,7 +105,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*B i"]) -> Float[Tensor, "*B o"]:
         rows = x.reshape(-1, self.in_features)
         if self.packed:
-            y = quantized_linear(rows.float(), self.weight, self.bits)
+            y = (quantized_linear if self.rounded else exact_linear)(rows.float(), self.weight, self.bits)
         else:
             y = F.linear(rows.float(), dequantize(self.weight))
         y = y[:, : self.out_features] if y.shape[1] != self.out_features else y
@@ -138,12 +142,13 @@ class QuantizedEmbedding(nn.Module):
         return dequantize(self.weight[ids.reshape(-1)]).reshape(*ids.shape, self.embedding_dim)
 
 
-def quantized(network: Network, bits: Bits, stored: Mapping[str, Blocks] | None = None) -> Network:
+def quantized(network: Network, bits: Bits | None, stored: Mapping[str, Blocks] | None = None) -> Network:
     """A copy of the network, for running only, whose dense layers have weights of so many bits; the rest is shared.
 
     `stored` holds blocks to be used as they are, by the name of the weight; such weights of the network are not looked
-    at. Others are rounded here: those of blocks to `bits`, the head to 8, as it sees what all of them have left. A
-    layer whose input is no multiple of 32 stays as it is. Low-rank layers are merged.
+    at. Others stay as they are where `bits` is None. Else they are rounded here: those of blocks to `bits`, the head to
+    8, as it sees what all of them have left. A layer whose input is no multiple of 32 stays as it is. Low-rank layers
+    are merged.
     """
     stored = _with_ties(network, stored or {})
     duplicate = share(network)
@@ -154,11 +159,30 @@ def quantized(network: Network, bits: Bits, stored: Mapping[str, Blocks] | None 
     for path, module in list(duplicate.named_modules()):
         for name, child in module.named_children():
             where = f"{path}.{name}".removeprefix(".")
-            if isinstance(child, Linear) and (blocks := _blocks(child, f"{where}.weight", 8, stored)) is not None:
+            blocks = _blocks(child, f"{where}.weight", None if bits is None else 8, stored)
+            if blocks is not None:
                 setattr(module, name, QuantizedLinear([blocks], [child.bias]))
         if isinstance(module, Embedding) and (name := f"{path}.token.weight") in stored:
             module.add_module("token", QuantizedEmbedding(stored[name]))
     return duplicate
+
+
+def unrounded(network: Network) -> Network:
+    """The network, whose quantised layers take their inputs as they are from now on: its products are those of fp32.
+
+    `RuntimeError` where `can_be_unrounded()` is false.
+    """
+    if not can_be_unrounded():
+        raise RuntimeError("products with weights of few bits in fp32 need a C++ compiler.")
+    for module in network.modules():
+        if isinstance(module, QuantizedLinear):
+            module.rounded = False
+    return network
+
+
+def can_be_unrounded() -> bool:
+    """Whether there are the kernels for it, and so something to gain."""
+    return library("generation") is not None and library("exact") is not None
 
 
 def _with_ties(network: nn.Module, stored: Mapping[str, Blocks]) -> dict[str, Blocks]:
@@ -170,7 +194,7 @@ def _with_ties(network: nn.Module, stored: Mapping[str, Blocks]) -> dict[str, Bl
     return {**known, **stored}
 
 
-def _quantize_block(block: Block, bits: Bits, stored: Mapping[str, Blocks], path: str) -> None:
+def _quantize_block(block: Block, bits: Bits | None, stored: Mapping[str, Blocks], path: str) -> None:
     """A block's layers; queries, keys and values become one product, and gate and up."""
     attention, feed_forward = block.self_attention, block.feed_forward
     together: list[tuple[str, nn.Module, tuple[str, ...], str]] = [
@@ -179,6 +203,8 @@ def _quantize_block(block: Block, bits: Bits, stored: Mapping[str, Blocks], path
     if feed_forward.gate is not None:
         together.append(("to_both", feed_forward, ("gate", "up"), "feed_forward."))
     for whole, module, names, place in together:
+        if getattr(module, whole) is not None:  # they are one already
+            continue
         layers = [getattr(module, name) for name in names]
         made = (
             _blocks(layer, f"{path}{place}{name}.weight", bits, stored)
@@ -192,12 +218,14 @@ def _quantize_block(block: Block, bits: Bits, stored: Mapping[str, Blocks], path
     for name, module in list(block.named_modules()):
         for own, child in module.named_children():
             where = f"{path}{name}.{own}.weight".replace("..", ".")
-            if isinstance(child, Linear) and (blocks := _blocks(child, where, bits, stored)) is not None:
+            if (blocks := _blocks(child, where, bits, stored)) is not None:
                 setattr(module, own, QuantizedLinear([blocks], [child.bias]))
 
 
-def _blocks(layer: nn.Linear, name: str, bits: Bits, stored: Mapping[str, Blocks]) -> Blocks | None:
-    """The layer's weight as blocks: the stored ones, or made here; None where it cannot be cut into groups."""
+def _blocks(layer: nn.Module, name: str, bits: Bits | None, stored: Mapping[str, Blocks]) -> Blocks | None:
+    """The weight of a dense layer as blocks: the stored ones, or made here; None where there are none to be had."""
+    if not isinstance(layer, Linear):
+        return None
     if name in stored:
         return stored[name]
-    return None if layer.in_features % GROUP else quantize(layer.weight, bits)
+    return None if bits is None or layer.in_features % GROUP else quantize(layer.weight, bits)

@@ -38,7 +38,7 @@ from glassformer.tasks.generate import Generation as Generation
 from glassformer.tasks.generate import Options, Piece, Settings
 from glassformer.tasks.inputs import Edit, Prompt, call, is_one
 from glassformer.tasks.precision import Precision
-from glassformer.tasks.running import at_precision
+from glassformer.tasks.running import at_precision, keeps_stored
 from glassformer.tasks.score import Perplexity, Score
 from glassformer.tasks.translate import BATCH_TOKENS as BATCH_TOKENS
 from glassformer.text.pipeline import TextPipeline
@@ -68,13 +68,14 @@ class Model:
         `precision` "int8" and "int4" run dense layers on weights of 8 and 4 bits, for speed on a CPU: such a model is
         not to be trained or saved, and writes a little differently. What the file itself stores in 4 bits is kept
         exactly, and "stored" runs whatever the file has. "bf16" halves memory, and is fast where the processor
-        multiplies it. Without it the network is fp32.
+        multiplies it. "fp32" computes in fp32; weights that the file has in 4 or 8 bits stay so in memory, which is
+        read faster, and such a model is for running only. Without a precision the network is fp32 through and through.
 
         Raises `InputError` for a name that means nothing, and for files that are missing, damaged or newer.
         """
         from glassformer.checkpoints.opening import open_model
 
-        held = open_model(name, stored=precision in ("int4", "stored"))
+        held = open_model(name, stored=keeps_stored(precision))
         eos_ids = tuple(held.extra.get("eos_ids", ()))
         return cls(at_precision(held.network, precision), held.tokenizer, held.pipeline, held.task, eos_ids)
 

@@ -6,13 +6,18 @@ from torch import nn
 
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.int8 import int8
-from glassformer.layers.quantized import QuantizedLinear, quantized
+from glassformer.layers.quantized import can_be_unrounded, quantized, unrounded
 from glassformer.models.families import TextToText
 from glassformer.tasks.precision import PRECISIONS
 
 
+def keeps_stored(precision: str | None) -> bool:
+    """Whether a model that is to run so is opened with weights of 4 and 8 bits as its file has them."""
+    return precision in ("int4", "stored") or (precision == "fp32" and can_be_unrounded())
+
+
 def at_precision(network: nn.Module, precision: str | None) -> nn.Module:
-    """The network as it is to run; None leaves it as it was opened."""
+    """The network, opened as `keeps_stored` says, as it is to run; None leaves it as it is."""
     if precision is None:
         return network
     if precision not in PRECISIONS:
@@ -22,7 +27,8 @@ def at_precision(network: nn.Module, precision: str | None) -> nn.Module:
         return network.bfloat16()
     if precision == "int8" and isinstance(network, TextToText):
         return int8(network)  # a beam brings many rows at a time: there rounding row by row is faster
-    stored = any(isinstance(module, QuantizedLinear) for module in network.modules())
-    if precision not in ("int8", "int4") or stored:
+    if precision == "fp32":
+        return unrounded(network) if keeps_stored(precision) else network
+    if precision == "stored":
         return network
     return quantized(network, 4 if precision == "int4" else 8)

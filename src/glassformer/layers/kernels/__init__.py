@@ -1,6 +1,6 @@
 """Our own kernels in C++, compiled on the user's machine when they are first wanted, and kept for the next time.
 
-There are two libraries, so that the first word of a language model waits for its own kernels alone. `library(part)` is
+There are three libraries, so that the first word of a language model waits for its own kernels alone. `library(part)` is
 None where there is no C++ compiler: callers then compute the same with torch, slower.
 """
 
@@ -22,16 +22,18 @@ from typing import Literal
 
 from glassformer.settings import cache_folder
 
-Part = Literal["generation", "batches"]
-"""Kernels of a language model that writes, and those of many texts at once (translating, training)."""
+Part = Literal["generation", "exact", "batches"]
+"""Kernels of a language model that writes, its products in fp32 with weights of few bits, and kernels of many texts at
+once (translating, training)."""
 
 FOLDER = Path(__file__).parent
 SOURCES: dict[Part, tuple[Path, ...]] = {
     "generation": tuple(FOLDER / f"{name}.cpp" for name in ("attention", "dense", "quantized")),
+    "exact": (FOLDER / "exact.cpp",),
     "batches": tuple(FOLDER / f"{name}.cpp" for name in ("few", "int8", "ragged")),
 }
 HEADERS = tuple(sorted(FOLDER.glob("*.h")))
-FILES = (*HEADERS, *SOURCES["generation"], *SOURCES["batches"])
+FILES = (*HEADERS, *(source for sources in SOURCES.values() for source in sources))
 """All that the libraries are made of."""
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
@@ -151,6 +153,7 @@ def _declared(built: ctypes.CDLL, part: Part) -> ctypes.CDLL:
             "attend": [number, pointers, *[size] * 6, real],
             "dense": [number, pointer, pointer, pointer, size, size, size],
         },
+        "exact": {"exact": [number, pointer, pointer, pointer, size, size, size]},
         "batches": {
             "attend_few": [pointers, sizes, sizes, real],
             "round_rows": [pointer, pointer, pointer, size, size, real, real],

@@ -15,6 +15,8 @@ ROWS = 16
 SHIMS = {
     "quantized_linear": "AOTITorchError aoti_torch_cpu_quantized_linear"
     "(AtenTensorHandle, AtenTensorHandle, int64_t, AtenTensorHandle*)",
+    "exact_linear": "AOTITorchError aoti_torch_cpu_exact_linear"
+    "(AtenTensorHandle, AtenTensorHandle, int64_t, AtenTensorHandle*)",
     "dense_linear": "AOTITorchError aoti_torch_cpu_dense_linear(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle*)",
     "attend_rows": "AOTITorchError aoti_torch_cpu_attend_rows"
     "(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, AtenTensorHandle, "
@@ -24,6 +26,7 @@ SHIMS = {
 
 _ops = torch.library.Library("glassformer", "DEF")
 _ops.define("quantized_linear(Tensor x, Tensor weight, int bits) -> Tensor")
+_ops.define("exact_linear(Tensor x, Tensor weight, int bits) -> Tensor")
 _ops.define("dense_linear(Tensor x, Tensor weight) -> Tensor")
 # It writes into `keys` and `values`, which its schema does not say: told, torch would copy the whole cache each time.
 # Nothing else in a step may read them.
@@ -41,6 +44,11 @@ _ops.define("scale_rows(Tensor(a!) y, Tensor largest, Tensor? bias) -> ()")
 def quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     """x Wᵀ [rows, N] for x [rows, K] in fp32 and a packed W; x is rounded to 8 bits in groups of 32."""
     return torch.ops.glassformer.quantized_linear(x.contiguous(), weight, bits)
+
+
+def exact_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
+    """x Wᵀ [rows, N] for x [rows, K] in fp32 and a packed W, in fp32."""
+    return torch.ops.glassformer.exact_linear(x.contiguous(), weight, bits)
 
 
 def dense_linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -142,6 +150,15 @@ def _quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     return y
 
 
+@torch.library.impl(_ops, "exact_linear", "CPU")
+def _exact_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
+    built = library("exact")
+    assert built is not None
+    y = x.new_empty(len(x), len(weight) * ROWS)
+    built.glassformer_exact(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
+    return y
+
+
 @torch.library.impl(_ops, "dense_linear", "CPU")
 def _dense_linear(x: Tensor, weight: Tensor) -> Tensor:
     built = library("generation")
@@ -213,6 +230,7 @@ def _scale_rows(y: Tensor, largest: Tensor, bias: Tensor | None) -> None:
     built.glassformer_scale_rows(y.data_ptr(), largest.data_ptr(), offset, *y.shape)
 
 
+@torch.library.register_fake("glassformer::exact_linear", lib=_ops)
 @torch.library.register_fake("glassformer::quantized_linear", lib=_ops)
 def _(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] * ROWS)

@@ -15,6 +15,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 #include <vector>
 
 #include "intrinsics.h"
@@ -43,6 +44,21 @@ struct Inputs {  // of all rows: whole numbers, and of every group a scale, thei
     std::vector<float> scale, sum;
     std::vector<int32_t> count;
 };
+
+#if !defined(__AVX2__)
+
+float half(const uint8_t* at) {
+    uint16_t bits;
+    memcpy(&bits, at, 2);
+    const uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * ldexpf(static_cast<float>(fraction), -24);
+    const uint32_t word = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
+    float value;
+    memcpy(&value, &word, 4);
+    return value;
+}
+
+#endif
 
 #if defined(__AVX2__)
 

@@ -268,17 +268,6 @@ void tile_product(const uint8_t* whole_tile, const Inputs& in, int64_t row, int6
 
 #else  // any other machine: the same sums, left to the compiler
 
-float half(const uint8_t* at) {
-    uint16_t bits;
-    memcpy(&bits, at, 2);
-    const uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    if (exponent == 0) return (sign ? -1.0f : 1.0f) * ldexpf(static_cast<float>(fraction), -24);
-    const uint32_t word = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
-    float value;
-    memcpy(&value, &word, 4);
-    return value;
-}
-
 template <int BITS, int T, int M>
 void tile_product(const uint8_t* weight, const Inputs& in, int64_t row, int64_t groups, float* y, int64_t stride) {
     for (int i = 0; i < M; i++) {
