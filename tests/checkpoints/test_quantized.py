@@ -12,6 +12,7 @@ from glassformer.checkpoints import native
 from glassformer.checkpoints.opening import open_model
 from glassformer.checkpoints.quantized import save_quantized
 from glassformer.errors import InputError
+from glassformer.layers.kernels import library
 from glassformer.layers.quantized import QuantizedLinear, dequantize, quantize, quantized
 from glassformer.models.config import Config, Rotary
 from glassformer.models.decoder import Decoder
@@ -61,6 +62,18 @@ def test_a_quantised_checkpoint_is_read_both_ways(dense: Path, tmp_path: Path, p
     original = open_model(dense).network.state_dict()["stack.blocks.0.feed_forward.down.weight"]
     kept = numbers.network.state_dict()["stack.blocks.0.feed_forward.down.weight"]
     assert torch.equal(kept, dequantize(quantize(original, 4 if precision == "int4" else 8)))
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_fp32_computes_with_what_is_stored(dense: Path, tmp_path: Path, precision: str) -> None:
+    """Small in memory where there is a compiler, and in any case the logits of fp32 weights."""
+    small = save_quantized(dense, tmp_path / "small", precision)
+    model = Model.load(small, precision="fp32")
+    few = [module for module in model.network.modules() if isinstance(module, QuantizedLinear)]
+    assert bool(few) == (library("generation") is not None) and not any(module.rounded for module in few)
+    with torch.no_grad():
+        wanted, got = Model.load(small).network(IDS).logits, model.network(IDS).logits
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_verbs_take_it(dense: Path, tmp_path: Path) -> None:

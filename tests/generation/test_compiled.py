@@ -14,7 +14,7 @@ from glassformer.generation.code import ENDS, Code, EndPart, Part
 from glassformer.generation.compiled import Accelerated, accelerated
 from glassformer.generation.ends import end_of
 from glassformer.layers import kernels
-from glassformer.layers.quantized import quantized
+from glassformer.layers.quantized import quantized, unrounded
 from glassformer.layers.sites import planned
 from glassformer.models.config import Banded, Config, Learned, Relative, Rotary
 from glassformer.models.decoder import Decoder
@@ -43,10 +43,11 @@ BANDED = replace(GPT2, attention=Banded(24))
 ROUNDED = {"rtol": 0.0, "atol": 0.1}  # a hair's breadth decides how an input of a quantised layer is rounded
 
 
-def network_of(config: Config, bits: int | None = None) -> Decoder:
+def network_of(config: Config, bits: int | None = None, rounded: bool = True) -> Decoder:
     torch.manual_seed(0)
     network = contracts.drawn(Decoder(config)).eval().requires_grad_(False)
-    return network if bits is None else quantized(network, bits)  # type: ignore[arg-type]
+    network = network if bits is None else quantized(network, bits)  # type: ignore[arg-type]
+    return network if rounded else unrounded(network)
 
 
 def test_small_watched_or_other_networks_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,17 +147,21 @@ def test_without_code_everything_runs_uncompiled(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.skipif(kernels.library("generation") is None, reason="there is no C++ compiler")
-@pytest.mark.parametrize(("configs", "bits"), [((LLAMA,), 4), ((GPT2, BANDED), None)], ids=["int4", "fp32"])
+@pytest.mark.parametrize(
+    ("configs", "bits", "rounded"),
+    [((LLAMA,), 4, True), ((LLAMA,), 4, False), ((GPT2, BANDED), None, True)],
+    ids=["int4", "int4 in fp32", "fp32"],
+)
 def test_compiled_equals_uncompiled(
-    configs: tuple[Config, ...], bits: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    configs: tuple[Config, ...], bits: int | None, rounded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Prompts of any length, one row and many of unequal length, caches of any capacity: by the same codes of blocks
     and ends, which a banded network has in common with a dense one."""
     monkeypatch.setenv("GLASSFORMER_COMPILE", "1")
     monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path))
-    tolerance = {"rtol": 1e-3, "atol": 1e-4} if bits is None else ROUNDED
+    tolerance = {"rtol": 1e-3, "atol": 1e-4} if bits is None or not rounded else ROUNDED
     for config in configs:
-        network = network_of(config, bits)
+        network = network_of(config, bits, rounded)
         fast = Accelerated(network)
         fast.compile()
         with monkeypatch.context() as patch:

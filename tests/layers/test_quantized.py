@@ -1,6 +1,8 @@
 """Weights of 4 and 8 bits: what is rounded, what is kept exactly, and the kernels against plain products."""
 
+import copy
 import ctypes
+import itertools
 import subprocess
 from pathlib import Path
 from unittest import mock
@@ -114,10 +116,25 @@ def test_the_product_is_that_of_the_rounded_weight(
 
 
 @needs_compiler
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 31), st.integers(1, 5), st.integers(1, 140), st.sampled_from([4, 8]), st.booleans())
+def test_the_product_with_inputs_as_they_are_is_that_of_fp32(
+    rows: int, groups: int, outputs: int, bits: Bits, biased: bool
+) -> None:
+    blocks = quantize(weight(outputs, 32 * groups, seed=rows), bits)
+    bias = torch.randn(outputs) if biased else None
+    x = torch.randn(rows, 32 * groups, generator=torch.Generator().manual_seed(outputs))
+    got = QuantizedLinear([blocks], [bias], rounded=False)(x)
+    wanted = F.linear(x.double(), dequantize(blocks).double(), None if bias is None else bias.double())
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=3e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("rounded", [True, False], ids=["rounded", "as they are"])
 @both
-def test_a_row_depends_on_itself_alone(bits: Bits) -> None:
+def test_a_row_depends_on_itself_alone(bits: Bits, rounded: bool) -> None:
     """To the bit: in any company, at any place in it."""
-    layer = QuantizedLinear([quantize(weight(40, 96), bits)])
+    layer = QuantizedLinear([quantize(weight(200, 96), bits)], rounded=rounded)
     x = torch.randn(131, 96)
     together = layer(x)
     for rows in ([0], [130], [7, 3], list(range(60, 71)), list(range(12)), list(range(13)), list(range(130, -1, -1))):
@@ -128,11 +145,11 @@ def test_a_row_depends_on_itself_alone(bits: Bits) -> None:
 @both
 def test_inputs_of_any_size_and_none(bits: Bits) -> None:
     blocks = quantize(weight(8, 64), bits)
-    layer = QuantizedLinear([blocks])
-    assert layer(torch.zeros(2, 3, 64)).equal(torch.zeros(2, 3, 8))
-    for size in (1e-20, 1e20):
-        x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(layer(x * size) / size, layer(x), rtol=1e-4, atol=1e-5)
+    for layer in (QuantizedLinear([blocks]), QuantizedLinear([blocks], rounded=False)):
+        assert layer(torch.zeros(2, 3, 64)).equal(torch.zeros(2, 3, 8))
+        for size in (1e-20, 1e20):
+            x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+            torch.testing.assert_close(layer(x * size) / size, layer(x), rtol=1e-4, atol=1e-5)
 
 
 @both
@@ -148,8 +165,11 @@ def test_without_a_compiler_the_weight_is_made_fp32(bits: Bits) -> None:
     blocks = quantize(weight(12, 64), bits)
     x = torch.randn(2, 5, 64)
     with mock.patch.object(quantized, "library", return_value=None):
-        layer = QuantizedLinear([blocks])
-        torch.testing.assert_close(layer(x), F.linear(x, dequantize(blocks)))
+        for rounded in (True, False):
+            layer = QuantizedLinear([blocks], rounded=rounded)
+            torch.testing.assert_close(layer(x), F.linear(x, dequantize(blocks)))
+        with pytest.raises(RuntimeError, match="C\\+\\+ compiler"):
+            quantized.unrounded(layer)
 
 
 VARIANTS = {"plain": [], "AVX2": ["-march=x86-64-v3"]}
@@ -163,7 +183,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip("this machine has no AVX2")
     folder, made = Path(torch.__file__).parent, tmp_path_factory.mktemp("kernels") / "variant.so"
     together = made.with_suffix(".cpp")
-    sources = (*kernels.SOURCES["batches"], *kernels.SOURCES["generation"])
+    sources = [source for part in ("batches", "generation", "exact") for source in kernels.SOURCES[part]]  # type: ignore[index]
     together.write_text("".join(f'#include "{source}"\n' for source in sources))
     command = [str(kernels.compiler()), "-O2", "-fopenmp", "-shared", "-fPIC", "-std=c++17", *VARIANTS[request.param]]
     command += ["-o", str(made), str(together), f"-L{folder / 'lib'}", "-ltorch_cpu"]
@@ -171,6 +191,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     built = ctypes.CDLL(str(made))
     names: dict[kernels.Part, list[str]] = {
         "generation": ["product", "attend", "dense"],
+        "exact": ["exact"],
         "batches": ["attend_few", "int8_product", "round_rows", "scale_rows", "ragged", "ragged_back"],
     }
     for part, functions in names.items():
@@ -184,7 +205,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_products_are_the_same_on_lesser_machines(variant: ctypes.CDLL) -> None:
     for bits in (4, 8):
         layer = QuantizedLinear([quantize(weight(48, 96), bits)])  # type: ignore[arg-type]
-        for rows in (1, 2, 5, 27):
+        for rows, layer.rounded in itertools.product((1, 2, 5, 27), (True, False)):
             x = torch.randn(rows, 96)
             own = layer(x)
             with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
@@ -340,6 +361,40 @@ def test_stored_blocks_are_used_as_they_are() -> None:
     running = quantized.quantized(network, 4, stored)
     down = running.get_submodule("stack.blocks.1.feed_forward.down")
     torch.testing.assert_close(down(torch.ones(1, 64)), torch.full((1, 32), 64.0), rtol=1e-2, atol=0)
+
+
+def test_with_stored_blocks_alone_the_rest_stays_as_it_is() -> None:
+    """And can be rounded then: of parts with one input, as in the feed-forward, one may be stored and another not."""
+    torch.manual_seed(0)
+    network = contracts.drawn(Decoder(SMALL)).eval()
+    weights = dict(network.named_parameters())
+    names = [f"stack.blocks.0.{part}.weight" for part in ("feed_forward.up", "self_attention.to_output")]
+    running = quantized.quantized(network, None, {name: quantize(weights[name], 4) for name in names})
+    found = [name for name, module in running.named_modules() if isinstance(module, QuantizedLinear)]
+    assert [f"{name}.weight" for name in sorted(found)] == sorted(names)
+    assert torch.equal(running.get_submodule("head").weight, network.get_submodule("head").weight)
+    further = quantized.quantized(running, 4)
+    assert not any(isinstance(module, Linear) for module in further.modules())
+    ids = contracts.random_ids(2, 7, SMALL.vocab_size)
+    assert distance(further(ids).logits, quantized.quantized(network, 4)(ids).logits) < 1e-6
+
+
+@needs_compiler
+@both
+def test_a_network_with_inputs_as_they_are_says_what_fp32_says(bits: Bits) -> None:
+    torch.manual_seed(0)
+    network = contracts.drawn(Decoder(SMALL)).eval()
+    running = quantized.quantized(network, bits)
+    rounded = {name: m for name, m in running.named_modules() if isinstance(m, QuantizedLinear)}
+    again = copy.deepcopy(running)
+    for name, module in rounded.items():
+        plain = Linear(module.in_features, module.out_features, bias=False).requires_grad_(False)
+        units = QuantizedLinear.forward  # by unit vectors: rounding inputs leaves those as they are
+        plain.weight.copy_(units(module, torch.eye(module.in_features)).t())
+        parent, _, own = name.rpartition(".")
+        setattr(again.get_submodule(parent), own, plain)
+    ids = contracts.random_ids(2, 9, SMALL.vocab_size)
+    torch.testing.assert_close(quantized.unrounded(running)(ids).logits, again(ids).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_an_odd_width_stays_as_it_is() -> None:

@@ -51,7 +51,7 @@ def chat(
     conversation, as Ctrl-D does. /help lists what else can be typed. The most probable words are taken unless
     --temperature says otherwise.
     """
-    loaded = load_to_run(model, precision)
+    loaded = load_to_run(model, precision, lean=True)
     talk = Talk(loaded, system, not keep_all, {"max_new_tokens": max_new_tokens, **sampling.settings()})
     if sys.stdin.isatty():
         say("Type a line and Enter. /help lists commands; Ctrl-D ends.")

@@ -131,7 +131,7 @@ def generate(
         "batch_size": batch_size,
         "contrast": _contrast(len(prompt), without, weight, dola),
     }
-    loaded = load_to_run(model, precision)
+    loaded = load_to_run(model, precision, lean=True)
     portions = _portions(list(prompt), whole_input, json, sampling.seed is not None)
     first = next(portions, None)
     if first is not None:

@@ -85,9 +85,7 @@ class QuantizedLinear(nn.Module):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(
-        self, parts: Sequence[Blocks], biases: Sequence[Tensor | None] = (), *, rounded: bool = True
-    ) -> None:
+    def __init__(self, parts: Sequence[Blocks], biases: Sequence[Tensor | None] = (), *, rounded: bool = True) -> None:
         super().__init__()
         self.rounded = rounded
         blocks = parts[0] if len(parts) == 1 else torch.cat(list(parts))
@@ -197,14 +195,12 @@ def _with_ties(network: nn.Module, stored: Mapping[str, Blocks]) -> dict[str, Bl
 def _quantize_block(block: Block, bits: Bits | None, stored: Mapping[str, Blocks], path: str) -> None:
     """A block's layers; queries, keys and values become one product, and gate and up."""
     attention, feed_forward = block.self_attention, block.feed_forward
-    together: list[tuple[str, nn.Module, tuple[str, ...], str]] = [
-        ("to_all", attention, ("to_query", "to_key", "to_value"), "self_attention."),
-    ]
-    if feed_forward.gate is not None:
+    together: list[tuple[str, nn.Module, tuple[str, ...], str]] = []
+    if attention.to_all is None:
+        together.append(("to_all", attention, ("to_query", "to_key", "to_value"), "self_attention."))
+    if feed_forward.to_both is None and feed_forward.gate is not None:
         together.append(("to_both", feed_forward, ("gate", "up"), "feed_forward."))
     for whole, module, names, place in together:
-        if getattr(module, whole) is not None:  # they are one already
-            continue
         layers = [getattr(module, name) for name in names]
         made = (
             _blocks(layer, f"{path}{place}{name}.weight", bits, stored)

@@ -6,9 +6,6 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
-
 from glassformer.errors import InputError
 
 
@@ -28,6 +25,8 @@ def bleu(
     Text is tokenised by `13a`; with `tokenized` it is taken as tokens separated by spaces (`tok:none`). `lowercase`
     ignores case (`case:lc`).
     """
+    from sacrebleu.metrics.bleu import BLEU  # here: a language model that starts need not wait for it
+
     _check(hypotheses, references)
     # force: no warning about final full stops in text that is meant to be tokens
     metric = BLEU(tokenize="none" if tokenized else "13a", lowercase=lowercase, force=tokenized)
@@ -37,6 +36,8 @@ def bleu(
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> Score:
     """Corpus chrF2 (Popović 2015) by sacreBLEU: F-score of character 1- to 6-grams, white space left out."""
+    from sacrebleu.metrics.chrf import CHRF
+
     _check(hypotheses, references)
     metric = CHRF(lowercase=lowercase)
     score = metric.corpus_score(list(hypotheses), [list(references)])

@@ -289,9 +289,8 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     data = {
         key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items() if key.startswith("tokenizer.")
     }
-    build = {"gpt2": _gguf_bytes, "llama": _gguf_pieces, "t5": _gguf_pieces, "bert": _gguf_words}.get(
-        data.get("model", "")
-    )
+    known = {"gpt2": _gguf_bytes, "llama": _gguf_pieces, "t5": _gguf_pieces, "bert": _gguf_words}
+    build = known.get(data.get("model", ""))
     if build is None:
         raise InputError(
             f"'tokenizer.ggml.model' must be gpt2, llama, t5 or bert, got {data.get('model')!r}; "
@@ -304,7 +303,8 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     ids = {role: data.get(key) for role, key in _GGUF_ROLES.items()}
     roles = {role: tokens[i] for role, i in ids.items() if isinstance(i, (int, np.integer)) and 0 <= i < len(tokens)}
     backend = build(data, tokens, roles)
-    return Tokenizer(backend, specials=roles)
+    placed = backend.get_vocab_size() == len(tokens)  # each token's id is its place in the list
+    return Tokenizer(backend, specials=roles, size=len(tokens) if placed else None)
 
 
 def _gguf_list(data: Mapping[str, Any], key: str, type: type) -> list[Any]:

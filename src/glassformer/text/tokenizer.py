@@ -39,15 +39,19 @@ class Tokenizer:
     nothing is put around the text unless `frame` does (our own tokenizers have no frame: batches add their ends).
 
     `specials` names the tokens that play a role, where the usual spelling is not it: `{"eos": "<|im_end|>"}`; the roles
-    are the keys of `ROLES`. Raises `InputError` for an unknown role, a token that the vocabulary lacks, and a backend
-    that has most of our own first four ids but not all.
+    are the keys of `ROLES`. `size` is `vocab_size`, where it is known: to find it, all tokens have to be asked for.
+    Raises `InputError` for an unknown role, a token that the vocabulary lacks, and a backend that has most of our own
+    first four ids but not all.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, specials: Mapping[str, str] | None = None):
+    def __init__(
+        self, backend: tokenizers.Tokenizer, *, specials: Mapping[str, str] | None = None, size: int | None = None
+    ):
         self._own = _is_own(backend)
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
+        self._size = size
         self._lock = threading.Lock()  # the backend has one switch for "read specials", shared by all threads
         self.specials: dict[str, str] = roles_of(backend, specials or {})
         added = backend.get_added_tokens_decoder()
@@ -271,6 +275,8 @@ class Tokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """The number of ids, specials and added tokens included: ids lie in [0, vocab_size)."""
+        if self._size is not None:
+            return self._size
         return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property

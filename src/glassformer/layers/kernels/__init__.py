@@ -1,7 +1,7 @@
 """Our own kernels in C++, compiled on the user's machine when they are first wanted, and kept for the next time.
 
-There are three libraries, so that the first word of a language model waits for its own kernels alone. `library(part)` is
-None where there is no C++ compiler: callers then compute the same with torch, slower.
+There are three libraries, so that the first word of a language model waits for its own kernels alone. `library(part)`
+is None where there is no C++ compiler: callers then compute the same with torch, slower.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from glassformer.settings import cache_folder
 
@@ -146,7 +146,7 @@ _building: dict[Path, _Build] = {}
 def _declared(built: ctypes.CDLL, part: Part) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     pointers, sizes, real = ctypes.POINTER(pointer), ctypes.POINTER(size), ctypes.c_float
-    arguments = {
+    arguments: dict[Part, dict[str, list[Any]]] = {
         "generation": {
             "product": [number, pointer, pointer, pointer, size, size, size],
             "pack": [number, pointer, pointer, size, size],
@@ -163,8 +163,8 @@ def _declared(built: ctypes.CDLL, part: Part) -> ctypes.CDLL:
             "ragged": [pointers, sizes, sizes, real],
             "ragged_back": [pointers, sizes, sizes, real],
         },
-    }[part]
-    for name, types in arguments.items():
+    }
+    for name, types in arguments[part].items():
         function = getattr(built, f"glassformer_{name}")
         function.argtypes, function.restype = types, None
     if part == "batches":
