@@ -51,6 +51,7 @@ class Accelerated:
         self.config = network.config
         blocks = network.stack.blocks
         self.weights = [list(Code.weights(block).values()) for block in blocks]
+        self._done: set[Kind] = set()
         kinds: tuple[Kind, ...] = ("one", "many", "prompt")
         self.codes = {kind: [Code.of(network.config, block, kind) for block in blocks] for kind in kinds}
         ends = {which: end_of(network, which) for which in ENDS}
@@ -103,7 +104,9 @@ class Accelerated:
         return x if final_norm is None else final_norm(x)
 
     def _ready(self, kind: Kind) -> bool:
-        return all(code.ready() for code in self.codes[kind])
+        if kind not in self._done and all(code.ready() for code in self.codes[kind]):
+            self._done.add(kind)
+        return kind in self._done
 
     def _end(self, which: End, inputs: list[Tensor]) -> list[Tensor]:
         return self.codes[which][0].run([*inputs, *self.end_weights[which]])
