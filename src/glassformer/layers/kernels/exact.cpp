@@ -6,7 +6,6 @@
 
 #include "lanes.h"
 #include "packed.h"
-#include "torch_c.h"
 
 namespace exact {
 
@@ -176,21 +175,7 @@ void glassformer_exact(int bits, const float* x, const uint8_t* weight, float* y
     }
 }
 
-// The same for code that torch has compiled: x [rows, k] and the packed weight [n / 16, k / 32, bytes], both contiguous.
 AOTITorchError aoti_torch_cpu_exact_linear(AtenTensorHandle x, AtenTensorHandle weight, int64_t bits, AtenTensorHandle* y) {
-    int64_t rows, k, tiles;
-    void *from, *packed, *to;
-    TRY(aoti_torch_get_size(x, 0, &rows));
-    TRY(aoti_torch_get_size(x, 1, &k));
-    TRY(aoti_torch_get_size(weight, 0, &tiles));
-    const int64_t sizes[] = {rows, tiles * ROWS}, strides[] = {tiles * ROWS, 1};
-    TRY(aoti_torch_empty_strided(
-        2, sizes, strides, aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), 0, y));
-    TRY(aoti_torch_get_data_ptr(x, &from));
-    TRY(aoti_torch_get_data_ptr(weight, &packed));
-    TRY(aoti_torch_get_data_ptr(*y, &to));
-    glassformer_exact(static_cast<int>(bits), static_cast<const float*>(from), static_cast<const uint8_t*>(packed),
-                      static_cast<float*>(to), rows, k, tiles * ROWS);
-    return SUCCESS;
+    return compiled_product(glassformer_exact, x, weight, bits, y);
 }
 }

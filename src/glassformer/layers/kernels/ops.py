@@ -1,7 +1,7 @@
 """The kernels as operators of torch, so that eager code and code that torch compiles call the same."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -145,17 +145,19 @@ def _ragged(tensors: Sequence[Tensor], strided: Sequence[Tensor], causal: bool) 
 def _quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     built = library("generation")
     assert built is not None
-    y = x.new_empty(len(x), len(weight) * ROWS)
-    built.glassformer_product(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
-    return y
+    return _packed_product(built.glassformer_product, x, weight, bits)
 
 
 @torch.library.impl(_ops, "exact_linear", "CPU")
 def _exact_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     built = library("exact")
     assert built is not None
+    return _packed_product(built.glassformer_exact, x, weight, bits)
+
+
+def _packed_product(product: Callable[..., None], x: Tensor, weight: Tensor, bits: int) -> Tensor:
     y = x.new_empty(len(x), len(weight) * ROWS)
-    built.glassformer_exact(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
+    product(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
     return y
 
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "intrinsics.h"
+#include "torch_c.h"
 
 namespace {
 
@@ -106,5 +107,25 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_
 }
 
 #endif
+
+// A product for code that torch has compiled: x [rows, k] and the packed weight [n / 16, k / 32, bytes], both contiguous.
+typedef void (*Product)(int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n);
+
+AOTITorchError compiled_product(Product product, AtenTensorHandle x, AtenTensorHandle weight, int64_t bits,
+                                AtenTensorHandle* y) {
+    int64_t rows, k, tiles;
+    void *from, *packed, *to;
+    TRY(aoti_torch_get_size(x, 0, &rows));
+    TRY(aoti_torch_get_size(x, 1, &k));
+    TRY(aoti_torch_get_size(weight, 0, &tiles));
+    const int64_t sizes[] = {rows, tiles * ROWS}, strides[] = {tiles * ROWS, 1};
+    TRY(aoti_torch_empty_strided(2, sizes, strides, aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), 0, y));
+    TRY(aoti_torch_get_data_ptr(x, &from));
+    TRY(aoti_torch_get_data_ptr(weight, &packed));
+    TRY(aoti_torch_get_data_ptr(*y, &to));
+    product(static_cast<int>(bits), static_cast<const float*>(from), static_cast<const uint8_t*>(packed),
+            static_cast<float*>(to), rows, k, tiles * ROWS);
+    return SUCCESS;
+}
 
 }  // namespace
