@@ -76,6 +76,13 @@ def test_fp32_computes_with_what_is_stored(dense: Path, tmp_path: Path, precisio
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_fp32_of_a_model_without_such_weights_builds_nothing(dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr("glassformer.layers.quantized.library", built.append)
+    network = Model.load(dense, precision="fp32").network
+    assert not built and not any(isinstance(module, QuantizedLinear) for module in network.modules())
+
+
 def test_the_verbs_take_it(dense: Path, tmp_path: Path) -> None:
     small = save_quantized(dense, tmp_path / "small", "int8")
     for precision in ("stored", "fp32", "int8", "int4", None):
@@ -84,10 +91,14 @@ def test_the_verbs_take_it(dense: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_quantised_is_not_saved_as_if_it_were_not(dense: Path, tmp_path: Path) -> None:
-    model = Model.load(dense, precision="int4")
-    for save in (model.save, model.save_pretrained):
-        with pytest.raises(InputError, match="running only"):
-            save(tmp_path / "again")
+    small = save_quantized(dense, tmp_path / "small", "int4")
+    models = [Model.load(dense, precision="int4"), Model.load(small, precision="stored")]
+    if library("generation") is not None:
+        models.append(Model.load(small, precision="fp32"))
+    for model in models:
+        for save in (model.save, model.save_pretrained):
+            with pytest.raises(InputError, match="running only; load it without a precision"):
+                save(tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 

@@ -233,7 +233,7 @@ def test_what_cannot_be_tuned_is_refused() -> None:
         tuned_lens(network, TEXTS, 3)
     with pytest.raises(InputError, match="at least 1"):
         tuned_lens(network, TEXTS, steps=0)
-    with pytest.raises(InputError, match="runs in whole numbers"):
+    with pytest.raises(InputError, match="few bits here: load it without a precision"):
         tuned_lens(quantized(network, 8), TEXTS)
     narrow = TunedLens("residual_post", (0,), torch.eye(8)[None], torch.zeros(1, 8), tuned_lens(network, TEXTS, 2).fit)
     with pytest.raises(InputError, match="for states of width 8, the model's have 32"):

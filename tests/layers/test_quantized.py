@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from glassformer.errors import InputError
 from glassformer.layers import kernels, quantized
 from glassformer.layers.kernels.ops import (
     attend_few,
@@ -168,8 +169,17 @@ def test_without_a_compiler_the_weight_is_made_fp32(bits: Bits) -> None:
         for rounded in (True, False):
             layer = QuantizedLinear([blocks], rounded=rounded)
             torch.testing.assert_close(layer(x), F.linear(x, dequantize(blocks)))
-        with pytest.raises(RuntimeError, match="C\\+\\+ compiler"):
+
+
+@needs_compiler
+def test_a_kernel_that_cannot_be_built_is_said_where_it_is_wanted() -> None:
+    layer = QuantizedLinear([quantize(weight(12, 64), 4)])
+    built = kernels.library("generation")
+    with mock.patch.object(quantized, "library", lambda part: None if part == "exact" else built):
+        with pytest.raises(InputError, match="without a precision"):
             quantized.unrounded(layer)
+        assert quantized.unrounded(Linear(4, 4)) is not None, "a network without such layers needs no kernel"
+    assert layer.rounded
 
 
 VARIANTS = {"plain": [], "AVX2": ["-march=x86-64-v3"]}

@@ -179,7 +179,7 @@ def test_what_cannot_be_folded_is_refused() -> None:
     with pytest.raises(InputError, match="only norms of Transformers are folded; this network is a Recurrent"):
         folded(Recurrent(RecurrentConfig(vocab_size=20, d_model=8)))
     for few in (int8(network_of(GPT2).float()), quantized(network_of(LLAMA).float(), 8)):
-        with pytest.raises(InputError, match="4 or 8 bits: load it in fp32"):
+        with pytest.raises(InputError, match="4 or 8 bits: load it plainly"):
             folded(few)
     adapted = network_of(GPT2)
     add_low_rank(adapted, LowRank(2, 4.0))

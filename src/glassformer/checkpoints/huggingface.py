@@ -219,7 +219,7 @@ def _architecture_for(network: nn.Module) -> tuple[Map, dict[str, Any]]:
     """The first map that holds the network, and config.json as it writes it."""
     family = family_of(network)
     if any(isinstance(module, Int8Linear) for module in network.modules()):
-        raise InputError("an int8 model is for running only; load it in fp32 to save it.")
+        raise InputError("an int8 model is for running only; load it without a precision to save it.")
     if isinstance(network.config, Config) and network.config.banded_layers:
         raise InputError(
             "stock GPT-2 cannot express locally banded attention, nor can any other architecture of Hugging Face that "

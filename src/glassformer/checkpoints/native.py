@@ -154,7 +154,9 @@ def save(
 def refuse_quantized(network: nn.Module) -> None:
     """`InputError` for a network that has lost the numbers that a checkpoint would need."""
     if any(isinstance(module, Int8Linear | QuantizedLinear) for module in network.modules()):
-        raise InputError("a quantised model is for running only; load it in fp32 to save it, or see quantize --help.")
+        raise InputError(
+            "a quantised model is for running only; load it without a precision to save it, or see quantize --help."
+        )
 
 
 def _without_defaults(pipeline: TextPipeline) -> dict[str, Any]:

@@ -22,8 +22,6 @@ def load_to_run(name: str, precision: Precision | None, many: bool = False, lean
     from glassformer.layers import kernels
 
     kernels.begin("batches" if many else "generation")
-    if precision == "fp32" and not many:
-        kernels.begin("exact")
     with importing(lean):
         import glassformer
 

@@ -223,7 +223,7 @@ def _check(network: Any, steps: int, batch: int, rate: float) -> None:
     if steps < 1 or batch < 1 or rate <= 0:
         raise InputError(f"'steps' and 'batch' must be at least 1, 'rate' above 0; got {steps}, {batch} and {rate}.")
     if any(isinstance(module, QuantizedLinear | Int8Linear) for module in network.head.modules()):
-        raise InputError("a tuned lens learns through the head, and this one runs in whole numbers: load it in fp32.")
+        raise InputError("a tuned lens learns through the head, which has few bits here: load it without a precision.")
 
 
 def _paths(path: str | Path) -> tuple[Path, Path]:

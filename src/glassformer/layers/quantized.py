@@ -1,7 +1,7 @@
 """Weights of 4 or 8 bits in groups of 32 that share a scale: read as they are, multiplied in whole numbers or in fp32.
 
 The numbers are those of GGUF's Q4_0, Q4_1 and Q8_0 blocks, so what such a file stores is kept exactly, in as many bits:
-5 and 8.5 a weight. The layout is described in `kernels/quantized.cpp`.
+5 and 8.5 a weight. The layout is described in `kernels/packed.h`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glassformer.errors import InputError
 from glassformer.layers.block import Block
 from glassformer.layers.embedding import Embedding
 from glassformer.layers.kernels import library
@@ -77,9 +78,9 @@ class QuantizedLinear(nn.Module):
     """x Wᵀ + b with a weight of 4 or 8 bits, for running only.
 
     A row's result depends on that row alone. With a C++ compiler the product is made of whole numbers, x being rounded
-    to 8 bits in groups of 32; or, where x is not `rounded`, in fp32, which is as quick for one row, as it reads as
-    little, and slower for many. Without a compiler the weight is made fp32 each time. Several parts with one input are
-    one layer, their outputs side by side.
+    to 8 bits in groups of 32; or, where x is not `rounded`, in fp32, which is nearly as quick for one row, as it reads
+    as little, and slower for many. Without a compiler the weight is made fp32 each time. Several parts with one input
+    are one layer, their outputs side by side.
     """
 
     weight: Tensor
@@ -168,19 +169,16 @@ def quantized(network: Network, bits: Bits | None, stored: Mapping[str, Blocks] 
 def unrounded(network: Network) -> Network:
     """The network, whose quantised layers take their inputs as they are from now on: its products are those of fp32.
 
-    `RuntimeError` where `can_be_unrounded()` is false.
+    `InputError` where the kernel for it cannot be built.
     """
-    if not can_be_unrounded():
-        raise RuntimeError("products with weights of few bits in fp32 need a C++ compiler.")
-    for module in network.modules():
-        if isinstance(module, QuantizedLinear):
-            module.rounded = False
+    layers = [module for module in network.modules() if isinstance(module, QuantizedLinear)]
+    if any(layer.packed for layer in layers) and library("exact") is None:
+        raise InputError(
+            "the C++ kernel for fp32 with weights of few bits could not be built: load without a precision."
+        )
+    for layer in layers:
+        layer.rounded = False
     return network
-
-
-def can_be_unrounded() -> bool:
-    """Whether there are the kernels for it, and so something to gain."""
-    return library("generation") is not None and library("exact") is not None
 
 
 def _with_ties(network: nn.Module, stored: Mapping[str, Blocks]) -> dict[str, Blocks]:

@@ -83,7 +83,7 @@ def _check(network: nn.Module) -> None:
         )
     if any(isinstance(module, QuantizedLinear | QuantizedEmbedding | Int8Linear) for module in network.modules()):
         raise InputError(
-            "norms are folded into plain dense layers, and this network runs in 4 or 8 bits: load it in fp32 "
+            "norms are folded into plain dense layers, and this network has 4 or 8 bits: load it plainly "
             "(gf.load(name), without 'precision') and fold that."
         )
 

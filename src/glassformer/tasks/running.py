@@ -6,14 +6,16 @@ from torch import nn
 
 from glassformer.errors import InputError, did_you_mean
 from glassformer.layers.int8 import int8
-from glassformer.layers.quantized import can_be_unrounded, quantized, unrounded
+from glassformer.layers.kernels import compiler
+from glassformer.layers.quantized import quantized, unrounded
 from glassformer.models.families import TextToText
 from glassformer.tasks.precision import PRECISIONS
 
 
 def keeps_stored(precision: str | None) -> bool:
-    """Whether a model that is to run so is opened with weights of 4 and 8 bits as its file has them."""
-    return precision in ("int4", "stored") or (precision == "fp32" and can_be_unrounded())
+    """Whether a model that is to run so is opened with weights of 4 and 8 bits as its file has them: in fp32 where
+    kernels can be built for it."""
+    return precision in ("int4", "stored") or (precision == "fp32" and compiler() is not None)
 
 
 def at_precision(network: nn.Module, precision: str | None) -> nn.Module:
@@ -28,7 +30,7 @@ def at_precision(network: nn.Module, precision: str | None) -> nn.Module:
     if precision == "int8" and isinstance(network, TextToText):
         return int8(network)  # a beam brings many rows at a time: there rounding row by row is faster
     if precision == "fp32":
-        return unrounded(network) if keeps_stored(precision) else network
+        return unrounded(network)
     if precision == "stored":
         return network
     return quantized(network, 4 if precision == "int4" else 8)
