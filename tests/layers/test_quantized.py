@@ -196,7 +196,8 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     sources = [source for part in ("batches", "generation", "exact") for source in kernels.SOURCES[part]]  # type: ignore[index]
     together.write_text("".join(f'#include "{source}"\n' for source in sources))
     command = [str(kernels.compiler()), "-O2", "-fopenmp", "-shared", "-fPIC", "-std=c++17", *VARIANTS[request.param]]
-    command += ["-o", str(made), str(together), f"-L{folder / 'lib'}", "-ltorch_cpu"]
+    # bound to its own functions: the machine's own library is global and has some of the same names, for wider vectors
+    command += ["-Wl,-Bsymbolic", "-o", str(made), str(together), f"-L{folder / 'lib'}", "-ltorch_cpu"]
     subprocess.run([*command, f"-Wl,-rpath,{folder / 'lib'}"], check=True, capture_output=True)
     built = ctypes.CDLL(str(made))
     names: dict[kernels.Part, list[str]] = {
