@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "glassformer"
 ORDER = [
-    {"errors", "settings"},
+    {"errors", "memory", "settings"},
     {"text", "layers"},
     {"models"},
     {"checkpoints"},

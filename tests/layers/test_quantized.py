@@ -224,6 +224,25 @@ def test_products_are_the_same_on_lesser_machines(variant: ctypes.CDLL) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("rows", [1, 2, 5, 27, 200])
+def test_bias_and_gelu_come_with_the_product(variant: ctypes.CDLL, bits: Bits, rows: int) -> None:
+    blocks, bias, x = quantize(weight(48, 96), bits), torch.randn(48), 3 * torch.randn(rows, 96)
+    plain, layer = QuantizedLinear([blocks]), QuantizedLinear([blocks], [bias])
+    wanted = plain(x) + bias
+    assert torch.equal(layer(x), wanted)
+    torch.testing.assert_close(layer(x, gelu=True), F.gelu(wanted), rtol=1e-5, atol=2e-6)
+    assert torch.equal(layer(x, gelu=True)[:1], layer(x[:1], gelu=True)), "a row depends on itself alone"
+    with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
+        torch.testing.assert_close(layer(x, gelu=True), F.gelu(wanted), rtol=1e-4, atol=1e-5)
+    layer.rounded = False
+    torch.testing.assert_close(layer(x, gelu=True), F.gelu(layer(x)))
+    x[-1, 3] = float("nan")
+    layer.rounded = True
+    assert layer(x, gelu=True)[-1].isnan().any() == layer(x)[-1].isnan().any()
+
+
+@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_attention_is_the_same_on_lesser_machines(variant: ctypes.CDLL, dtype: torch.dtype) -> None:
     for new in (1, 90):

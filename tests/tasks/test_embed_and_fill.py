@@ -7,7 +7,9 @@ import torch
 from tasks.small_writers import WORDS, reader
 
 from glassformer.errors import InputError
+from glassformer.layers import kernels
 from glassformer.models.config import Classification, MaskedLM, Sentence, Spans, Tagging
+from glassformer.models.packing import packs_texts
 from glassformer.tasks.fill import Fill
 
 TEXTS = ["a man rides", "two women eat a bike on the road", "dog", "", "dogs run on the road two", "dog"]
@@ -24,6 +26,18 @@ def test_vectors_come_in_order_whatever_the_batches(head: Sentence) -> None:
     torch.testing.assert_close(alone[1], model.network(torch.tensor([ids])).logits[0].detach())
     assert model.embed([]).shape == (0, 16)
     assert model.network(torch.tensor([ids])).hidden.requires_grad  # nothing was switched off
+
+
+def test_texts_are_read_without_their_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    network: Any = reader(Sentence()).network
+    ids, real = torch.randint(4, 9, (3, 7)), torch.arange(7) < torch.tensor([[4], [7], [1]])
+    with torch.no_grad():
+        wanted = network.hidden(ids, real=real) * real[..., None]
+        assert packs_texts(network) or kernels.library("batches") is None
+        torch.testing.assert_close(network.states(ids, real), wanted)
+        monkeypatch.setattr("glassformer.layers.ragged.library", lambda *_: None)
+        assert not packs_texts(network)
+        assert torch.equal(network.states(ids, real), wanted)
 
 
 def test_lengths_can_be_normalised_or_kept() -> None:

@@ -47,6 +47,7 @@ class FeedForward(nn.Module):
         self.up = Linear(d_model, d_ff, bias)
         self.down = Linear(d_ff, d_model, bias)
         self.to_both: nn.Module | None = None  # gate and up in one product, in a copy made for running
+        self.up_has_gelu = False  # such a copy's `up` can give the hidden units themselves, in one visit
         self.activation = activations[activation]
         self.dropout = Dropout(dropout)
         self.taps = Taps("pre", "hidden", "output")
@@ -58,6 +59,8 @@ class FeedForward(nn.Module):
             hidden = self.activation(self.taps.pre(gate)) * up
         elif self.gate is not None:
             hidden = self.activation(self.taps.pre(self.gate(x))) * self.up(x)
+        elif self.up_has_gelu and not self.taps.pre.active:
+            hidden = self.up(x, gelu=True)
         else:
             hidden = self.activation(self.taps.pre(self.up(x)))
         return self.taps.output(self.down(self.taps.hidden(self.dropout(hidden))))

@@ -18,7 +18,7 @@ from glassformer.errors import InputError
 from glassformer.layers.block import Block
 from glassformer.layers.embedding import Embedding
 from glassformer.layers.kernels import library
-from glassformer.layers.kernels.ops import ROWS, exact_linear, quantized_linear
+from glassformer.layers.kernels.ops import ROWS, exact_linear, quantized_dense, quantized_linear
 from glassformer.layers.linear import Linear
 from glassformer.layers.low_rank import merge_low_rank
 from glassformer.layers.sites import Network, share
@@ -101,15 +101,25 @@ class QuantizedLinear(nn.Module):
         assert len(given) in (0, len(parts)), "either all parts have a bias or none"
         self.register_buffer("bias", torch.cat([bias.detach().float() for bias in given]) if given else None)
 
-    def forward(self, x: Float[Tensor, "*B i"]) -> Float[Tensor, "*B o"]:
-        rows = x.reshape(-1, self.in_features)
+    def forward(self, x: Float[Tensor, "*B i"], gelu: bool = False) -> Float[Tensor, "*B o"]:
+        """With `gelu`, GELU of it, to 1.5e-7 of its input."""
+        rows = x.reshape(-1, self.in_features).float()
+        if self.packed and self.rounded and self._finishes():
+            assert self.bias is not None
+            y = quantized_dense(rows, self.weight, self.bits, self.bias, gelu)
+            return y.reshape(*x.shape[:-1], self.out_features)
         if self.packed:
-            y = (quantized_linear if self.rounded else exact_linear)(rows.float(), self.weight, self.bits)
+            y = (quantized_linear if self.rounded else exact_linear)(rows, self.weight, self.bits)
         else:
-            y = F.linear(rows.float(), dequantize(self.weight))
+            y = F.linear(rows, dequantize(self.weight))
         y = y[:, : self.out_features] if y.shape[1] != self.out_features else y
         y = y if self.bias is None else y + self.bias
+        y = F.gelu(y) if gelu else y
         return y.reshape(*x.shape[:-1], self.out_features)
+
+    def _finishes(self) -> bool:
+        """Whether the product does what follows it as well; torch's compiler joins it by itself."""
+        return self.bias is not None and self.out_features % ROWS == 0 and not torch.compiler.is_compiling()
 
     def effective_weight(self) -> Float[Tensor, "o i"]:
         """The matrix by which x is multiplied: what unit vectors give."""
@@ -214,6 +224,7 @@ def _quantize_block(block: Block, bits: Bits | None, stored: Mapping[str, Blocks
             where = f"{path}{name}.{own}.weight".replace("..", ".")
             if (blocks := _blocks(child, where, bits, stored)) is not None:
                 setattr(module, own, QuantizedLinear([blocks], [child.bias]))
+    feed_forward.up_has_gelu = feed_forward.activation is F.gelu and isinstance(feed_forward.up, QuantizedLinear)
 
 
 def _blocks(layer: nn.Module, name: str, bits: Bits | None, stored: Mapping[str, Blocks]) -> Blocks | None:

@@ -55,6 +55,7 @@ class OwnText:
     ) -> Float[Tensor, "1 H N d"]:
         """Equation 1 of Vaswani et al. 2017 in every text (see `layers.attention.attention`), summed in fp32."""
         rows = (x[0].transpose(0, 1).float() for x in (query, key, value))
+        rows = (x if x.stride(-1) == 1 else x.contiguous() for x in rows)  # products of a few rows lie turned
         mixed: Tensor = _RaggedAttention.apply(*rows, self.queries.ends, self.keys.ends, causal, scale)
         return mixed.transpose(0, 1)[None].to(query.dtype)
 

@@ -5,10 +5,12 @@ from torch import Tensor, nn
 
 from glassformer.errors import InputError
 from glassformer.layers.masks import padding_mask
+from glassformer.layers.ragged import OwnText, Packing
 from glassformer.layers.sites import Tap
 from glassformer.models.assembly import initialize, stack
 from glassformer.models.config import Classification, Config
 from glassformer.models.heads import Output, Pooler, SentenceHead, encoder_head, mean_state
+from glassformer.models.packing import packs_texts
 
 
 class Encoder(nn.Module):
@@ -53,6 +55,15 @@ class Encoder(nn.Module):
         if real is None:
             real = ids != self.config.pad_id
         return self.stack(ids, padding_mask(real), segments=segments)
+
+    def states(self, ids: Int[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """`hidden` with zeros at padding; where the network `packs_texts`, nothing is computed there."""
+        if not packs_texts(self):
+            return self.hidden(ids, real=real) * real[..., None]
+        texts = Packing.of(real)
+        found = self.stack(texts.pack(ids), OwnText(texts, texts), positions=texts.positions)[0]
+        hidden = found.new_zeros(real.numel(), found.shape[-1])
+        return hidden.index_copy(0, texts.places, found).unflatten(0, real.shape)
 
     def _read(self, hidden: Tensor, real: Tensor) -> Tensor:
         if isinstance(self.head, SentenceHead):

@@ -14,14 +14,23 @@ def packs(network: nn.Module) -> bool:
     """Whether a training step of `network` leaves padding out: on a CPU, where nothing depends on a query and a key
     together (dropout on the pattern, relative positions, a band), no plan watches sites, and no weight is in shards.
 
-    In eval mode a padded batch stays one, so that what is looked into is equal, to the last bit, to a plain pass.
+    In eval mode a padded batch stays one, so that what is looked into is equal, to the last bit, to a plain pass; but
+    see `packs_texts`.
     """
+    return network.training and torch.is_grad_enabled() and _packable(network)
+
+
+def packs_texts(network: nn.Module) -> bool:
+    """The same for texts that are only read, in fp32."""
+    return not network.training and _packable(network) and next(network.parameters()).dtype == torch.float32
+
+
+def _packable(network: nn.Module) -> bool:
     config = network.config
-    if not (isinstance(config, Config) and network.training and torch.is_grad_enabled()):
+    if not isinstance(config, Config) or isinstance(config.positions, Relative) or _banded(config):
         return False
-    plain = config.attention_dropout == 0 and not isinstance(config.positions, Relative) and not _banded(config)
-    weight = next(network.parameters())
-    return plain and type(weight) is nn.Parameter and can_pack(weight.device) and not is_planned(network)
+    weight, drops = next(network.parameters()), network.training and config.attention_dropout > 0
+    return not drops and type(weight) is nn.Parameter and can_pack(weight.device) and not is_planned(network)
 
 
 def _banded(config: Config) -> bool:

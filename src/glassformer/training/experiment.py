@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from glassformer.errors import InputError, did_you_mean
+from glassformer.memory import keep_large_buffers
 from glassformer.models.config import Config
 from glassformer.tasks.model import Model
 from glassformer.training.display import Display, Silent
@@ -24,7 +25,7 @@ from glassformer.training.parallel import Learner, applied, check_layout, check_
 from glassformer.training.parallel.checkpoints import gathered
 from glassformer.training.parallel.drawing import Draws, fill, unfilled
 from glassformer.training.plan import plan
-from glassformer.training.precision import keep_large_buffers, pick_compile, pick_device, pick_precision
+from glassformer.training.precision import pick_compile, pick_device, pick_precision
 from glassformer.training.ranks import Ranks, processes
 from glassformer.training.recipes import SECTIONS, Recipe, read_recipe, recipe_mapping
 from glassformer.training.recomputing import recompute_blocks

@@ -20,6 +20,7 @@ from torch import Tensor
 from glassformer.checkpoints.files import sync_folder
 from glassformer.checkpoints.shards import FOLDER
 from glassformer.errors import InputError
+from glassformer.memory import return_free_memory
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.packing import packs
 from glassformer.tasks.objectives import Loss
@@ -30,7 +31,6 @@ from glassformer.training.logs import Log
 from glassformer.training.optimizers import build_optimizer, optimizer_tensors, set_learning_rate
 from glassformer.training.parallel import Learner
 from glassformer.training.parallel.checkpoints import write_shards
-from glassformer.training.precision import return_free_memory
 from glassformer.training.ranks import ALONE, Ranks
 from glassformer.training.runs import Run
 from glassformer.training.schedules import batches_at, learning_rate

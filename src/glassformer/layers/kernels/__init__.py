@@ -148,7 +148,7 @@ def _declared(built: ctypes.CDLL, part: Part) -> ctypes.CDLL:
     pointers, sizes, real = ctypes.POINTER(pointer), ctypes.POINTER(size), ctypes.c_float
     arguments: dict[Part, dict[str, list[Any]]] = {
         "generation": {
-            "product": [number, pointer, pointer, pointer, size, size, size],
+            "product": [number, pointer, pointer, pointer, size, size, size, pointer, number],
             "pack": [number, pointer, pointer, size, size],
             "attend": [number, pointers, *[size] * 6, real],
             "dense": [number, pointer, pointer, pointer, size, size, size],

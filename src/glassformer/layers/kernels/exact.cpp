@@ -137,14 +137,14 @@ void tiles_of(const uint8_t* weight, int64_t tile, int64_t end, const Inputs& in
 }
 
 template <int BITS> void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, int64_t n) {
-    const int64_t count = n / ROWS, bands = (rows + BAND - 1) / BAND;
+    const int64_t count = n / ROWS, size = band_of(rows), bands = (rows + size - 1) / size;
     const int64_t some = rows > 2 ? LANES / 8 : 4;  // tiles, which stay in a core's first cache while rows take turns
 #pragma omp for collapse(2) schedule(static) nowait
     for (int64_t band = 0; band < bands; band++)
         for (int64_t tile = 0; tile < count; tile += some) {
             const int64_t last = tile + some < count ? tile + some : count;
-            const int64_t end = (band + 1) * BAND < rows ? (band + 1) * BAND : rows;
-            int64_t row = band * BAND;
+            const int64_t end = (band + 1) * size < rows ? (band + 1) * size : rows;
+            int64_t row = band * size;
             for (; row + 6 <= end; row += 6) tiles_of<BITS, 6>(weight, tile, last, in, row, y, n);
             for (; row + 4 <= end; row += 4) tiles_of<BITS, 4>(weight, tile, last, in, row, y, n);
             for (; row + 2 <= end; row += 2) tiles_of<BITS, 2>(weight, tile, last, in, row, y, n);

@@ -57,9 +57,11 @@ inline float sum(Lanes value) {  // in halves, so that additions do not wait for
     return lane[0];
 }
 inline float largest(Lanes value) {
-    float most = value[0];
-    for (int lane = 1; lane < LANES; lane++) most = value[lane] > most ? value[lane] : most;
-    return most;
+    float lane[LANES];
+    store(value, lane);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] = lane[half + i] > lane[i] ? lane[half + i] : lane[i];
+    return lane[0];
 }
 inline Lanes larger(Lanes a, Lanes b) { return a < b ? b : a; }  // a, where either is no number
 
@@ -81,6 +83,17 @@ inline Lanes exponential(Lanes x) {
     Lanes power;
     memcpy(&power, &bits, sizeof power);
     return x < least ? zero : p * power;
+}
+
+// x times the chance that a normal variable is below it, to 1.5e-7 of x (Abramowitz and Stegun 1964, 7.1.26)
+inline Lanes gelu(Lanes x) {
+    const Lanes zero = {}, t = 1.0f / (larger(x, zero - x) * 0.2316418f + 1.0f);
+    Lanes p = t * 1.061405429f - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const Lanes beyond = p * t * exponential(x * x * -0.5f) * 0.5f;  // the chance to be farther from 0
+    return x * (x < zero ? beyond : 1.0f - beyond);
 }
 
 // `seen` > 0 scores become e to their power, but for a common factor; what they are to be multiplied with to sum to 1.

@@ -1,7 +1,7 @@
 """The kernels as operators of torch, so that eager code and code that torch compiles call the same."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ SHIMS = {
 
 _ops = torch.library.Library("glassformer", "DEF")
 _ops.define("quantized_linear(Tensor x, Tensor weight, int bits) -> Tensor")
+_ops.define("quantized_dense(Tensor x, Tensor weight, int bits, Tensor bias, bool gelu) -> Tensor")
 _ops.define("exact_linear(Tensor x, Tensor weight, int bits) -> Tensor")
 _ops.define("dense_linear(Tensor x, Tensor weight) -> Tensor")
 # It writes into `keys` and `values`, which its schema does not say: told, torch would copy the whole cache each time.
@@ -44,6 +45,12 @@ _ops.define("scale_rows(Tensor(a!) y, Tensor largest, Tensor? bias) -> ()")
 def quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     """x Wᵀ [rows, N] for x [rows, K] in fp32 and a packed W; x is rounded to 8 bits in groups of 32."""
     return torch.ops.glassformer.quantized_linear(x.contiguous(), weight, bits)
+
+
+def quantized_dense(x: Tensor, weight: Tensor, bits: int, bias: Tensor, gelu: bool) -> Tensor:
+    """`quantized_linear` + bias [N], and its GELU if asked for, in one visit. For eager code: compiled code joins
+    what follows a product by itself."""
+    return torch.ops.glassformer.quantized_dense(x.contiguous(), weight, bits, bias, gelu)
 
 
 def exact_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
@@ -143,21 +150,30 @@ def _ragged(tensors: Sequence[Tensor], strided: Sequence[Tensor], causal: bool) 
 
 @torch.library.impl(_ops, "quantized_linear", "CPU")
 def _quantized_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
+    return _quantized(x, weight, bits, None, False)
+
+
+@torch.library.impl(_ops, "quantized_dense", "CPU")
+def _quantized_dense(x: Tensor, weight: Tensor, bits: int, bias: Tensor, gelu: bool) -> Tensor:
+    assert bias.is_contiguous() and bias.dtype == torch.float32 and len(bias) == len(weight) * ROWS
+    return _quantized(x, weight, bits, bias.data_ptr(), gelu)
+
+
+def _quantized(x: Tensor, weight: Tensor, bits: int, bias: int | None, gelu: bool) -> Tensor:
     built = library("generation")
     assert built is not None
-    return _packed_product(built.glassformer_product, x, weight, bits)
+    y = x.new_empty(len(x), len(weight) * ROWS)
+    sizes = (*x.shape, y.shape[1])
+    built.glassformer_product(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *sizes, bias, gelu)
+    return y
 
 
 @torch.library.impl(_ops, "exact_linear", "CPU")
 def _exact_linear(x: Tensor, weight: Tensor, bits: int) -> Tensor:
     built = library("exact")
     assert built is not None
-    return _packed_product(built.glassformer_exact, x, weight, bits)
-
-
-def _packed_product(product: Callable[..., None], x: Tensor, weight: Tensor, bits: int) -> Tensor:
     y = x.new_empty(len(x), len(weight) * ROWS)
-    product(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
+    built.glassformer_exact(bits, x.data_ptr(), weight.data_ptr(), y.data_ptr(), *x.shape, y.shape[1])
     return y
 
 
@@ -235,6 +251,11 @@ def _scale_rows(y: Tensor, largest: Tensor, bias: Tensor | None) -> None:
 @torch.library.register_fake("glassformer::exact_linear", lib=_ops)
 @torch.library.register_fake("glassformer::quantized_linear", lib=_ops)
 def _(x: Tensor, weight: Tensor, bits: int) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0] * ROWS)
+
+
+@torch.library.register_fake("glassformer::quantized_dense", lib=_ops)
+def _(x: Tensor, weight: Tensor, bits: int, bias: Tensor, gelu: bool) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] * ROWS)
 
 

@@ -32,6 +32,11 @@ constexpr int64_t BAND = 96;  // rows of inputs that stay in a core's cache whil
 constexpr int TILES = 1;
 constexpr int64_t BAND = 24;
 #endif
+// Rows of a band when there are so many in all: BAND at most, shared out evenly, in whole turns of `unit` rows.
+inline int64_t band_of(int64_t rows, int64_t unit = 6) {
+    const int64_t bands = (rows + BAND - 1) / BAND, each = (rows + bands - 1) / bands;
+    return (each + unit - 1) / unit * unit;
+}
 constexpr int64_t AHEAD = 5120;  // bytes of a weight that are asked for before their turn
 
 constexpr int64_t tile_bytes(int bits) { return bits == 4 ? 320 : 544; }
@@ -69,9 +74,9 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_
         part[i] = _mm256_loadu_ps(x + 8 * i);
         largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), part[i]));
     }
-    float lanes[8], most = 0;
-    _mm256_storeu_ps(lanes, largest);
-    for (float lane : lanes) most = lane > most ? lane : most;
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    const float most = _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
     const __m256 inverse = _mm256_set1_ps(most > 0 ? 127.0f / most : 0.0f);
     __m256i word[4], total = _mm256_setzero_si256();
     for (int i = 0; i < 4; i++) {
@@ -81,10 +86,9 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_
     const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(word[0], word[1]), _mm256_packs_epi32(word[2], word[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing works within halves
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(whole), _mm256_permutevar8x32_epi32(mixed, order));
-    int32_t sums[8];
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), total);
-    *count = 0;
-    for (int32_t lane : sums) *count += lane;
+    const __m128i halves = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    const __m128i pairs = _mm_add_epi32(halves, _mm_shuffle_epi32(halves, 0x4e));
+    *count = _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
     *scale = most / 127.0f;
     *sum = *scale * static_cast<float>(*count);
 }

@@ -5,10 +5,27 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include "lanes.h"
 #include "packed.h"
 #include "tiles.h"
 
 namespace {
+
+// What becomes of outputs once they are there, while they are still in a core's first cache.
+struct Finish {
+    const float* bias;  // or null: nothing becomes of them
+    bool gelu;
+
+    // `columns` outputs, a multiple of ROWS, of `rows` rows of n, the first of which is output `first`
+    __attribute__((noinline)) void operator()(float* y, int64_t rows, int64_t columns, int64_t n, int64_t first) const {
+        if (bias == nullptr) return;
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t i = 0; i < columns; i += lanes::LANES) {
+                const lanes::Lanes value = lanes::wide(y + row * n + i) + lanes::wide(bias + first + i);
+                lanes::store(gelu ? lanes::gelu(value) : value, y + row * n + i);
+            }
+    }
+};
 
 #if defined(__AVX2__)
 
@@ -144,7 +161,8 @@ void tiled_rows(const uint8_t* tile, const uint8_t* whole, int64_t step, const I
 
 // the rows from `row` on, but for a few that are better off without; returns the first of those
 template <int BITS>
-int64_t tiled(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n) {
+int64_t tiled(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n,
+              int64_t output, const Finish& finish) {
     static thread_local std::vector<uint8_t> room;
     const uint8_t* whole = tile + wholes8;
     int64_t step = tile_bytes(BITS);
@@ -156,8 +174,10 @@ int64_t tiled(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, i
         whole = unpacked;
     }
     const int64_t from = row;
-    for (; end - row >= tiles::LEAST; row = row + ROWS < end ? row + ROWS : end)
+    for (; end - row >= tiles::LEAST; row = row + ROWS < end ? row + ROWS : end) {
         tiled_rows<BITS, ROWS>(tile, whole, step, in, row, end - row, groups, y + row * n, n, row == from);
+        finish(y + row * n, end - row < ROWS ? end - row : ROWS, ROWS, n, output);
+    }
     return row;
 }
 
@@ -296,12 +316,23 @@ void tile_product(const uint8_t* weight, const Inputs& in, int64_t row, int64_t 
 
 #endif
 
+template <int BITS, int T, int M>
+int64_t rows_of(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n,
+                int64_t output, const Finish& finish) {
+    for (; row + M <= end; row += M) {
+        tile_product<BITS, T, M>(tile, in, row, groups, y + row * n, n);
+        finish(y + row * n, M, T * ROWS, n, output);
+    }
+    return row;
+}
+
 template <int BITS, int T>
-void tile_rows(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n) {
-    for (; row + 6 <= end; row += 6) tile_product<BITS, T, 6>(tile, in, row, groups, y + row * n, n);
-    for (; row + 4 <= end; row += 4) tile_product<BITS, T, 4>(tile, in, row, groups, y + row * n, n);
-    for (; row + 2 <= end; row += 2) tile_product<BITS, T, 2>(tile, in, row, groups, y + row * n, n);
-    for (; row < end; row++) tile_product<BITS, T, 1>(tile, in, row, groups, y + row * n, n);
+void tile_rows(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n,
+               int64_t output, const Finish& finish) {
+    row = rows_of<BITS, T, 6>(tile, in, row, end, groups, y, n, output, finish);
+    row = rows_of<BITS, T, 4>(tile, in, row, end, groups, y, n, output, finish);
+    row = rows_of<BITS, T, 2>(tile, in, row, end, groups, y, n, output, finish);
+    rows_of<BITS, T, 1>(tile, in, row, end, groups, y, n, output, finish);
 }
 
 #if !defined(ONE_AT_ONCE)
@@ -311,37 +342,44 @@ template <int BITS> void tile_product_of_one(const uint8_t* tile, const Inputs& 
 #endif
 
 // one row, which each thread has rounded for itself: nobody waits for others but at the end
-template <int BITS> void product_of_one(const Inputs& in, const uint8_t* weight, float* y, int64_t groups, int64_t n) {
+template <int BITS> void product_of_one(const Inputs& in, const uint8_t* weight, float* y, int64_t groups, int64_t n, Finish finish) {
 #pragma omp for schedule(static) nowait
-    for (int64_t tile = 0; tile < n / ROWS; tile++)
+    for (int64_t tile = 0; tile < n / ROWS; tile++) {
         tile_product_of_one<BITS>(weight + tile * groups * tile_bytes(BITS), in, groups, y + tile * ROWS);
+        finish(y + tile * ROWS, 1, ROWS, n, tile * ROWS);
+    }
 }
 
 template <int BITS>
-void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, int64_t groups, int64_t n) {
-    const int64_t count = n / ROWS, bands = (rows + BAND - 1) / BAND;
+void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, int64_t groups, int64_t n, Finish finish) {
 #if defined(TILED)
     const bool by_tiles = rows >= tiles::LEAST && tiles::allowed();
     if (by_tiles) tiles::take();
+    const int64_t size = band_of(rows, by_tiles ? ROWS : 6);
+#else
+    const int64_t size = band_of(rows);
 #endif
-#pragma omp for collapse(2) schedule(static)
+    const int64_t count = n / ROWS, bands = (rows + size - 1) / size;
+#pragma omp for collapse(2) schedule(dynamic, 4)  // a core may be slower than another
     for (int64_t band = 0; band < bands; band++)
         for (int64_t tile = 0; tile < count; tile += TILES) {
-            const int64_t from = band * BAND, end = from + BAND < rows ? from + BAND : rows;
+            const int64_t from = band * size, end = from + size < rows ? from + size : rows;
             const uint8_t* at = weight + tile * groups * tile_bytes(BITS);
             float* to = y + tile * ROWS;
             int64_t row = from;
 #if defined(TILED)
             if (by_tiles)
                 for (int t = 0; t < TILES && tile + t < count; t++)
-                    row = tiled<BITS>(at + t * groups * tile_bytes(BITS), in, from, end, groups, to + t * ROWS, n);
+                    row = tiled<BITS>(at + t * groups * tile_bytes(BITS), in, from, end, groups, to + t * ROWS, n,
+                                      (tile + t) * ROWS, finish);
 #endif
             if (end - row > 1 && tile + TILES <= count) {
-                tile_rows<BITS, TILES>(at, in, row, end, groups, to, n);
+                tile_rows<BITS, TILES>(at, in, row, end, groups, to, n, tile * ROWS, finish);
                 continue;
             }
             for (int t = 0; t < TILES && tile + t < count; t++)
-                tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, row, end, groups, to + t * ROWS, n);
+                tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, row, end, groups, to + t * ROWS, n,
+                                   (tile + t) * ROWS, finish);
         }
 #if defined(TILED)
     if (by_tiles) tiles::give_back();
@@ -364,17 +402,20 @@ inline void round_into(Inputs& in, const float* x, int64_t i) {
 
 extern "C" {
 
-// y [rows, n] = x [rows, k] Wt; n is a multiple of 16 and k of 32
-void glassformer_product(int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n) {
+// y [rows, n] = x [rows, k] Wt + bias, where there is one, and GELU of that where it is wanted; n is a multiple of 16
+// and k of 32
+void glassformer_product(int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n,
+                         const float* bias, int gelu) {
     static thread_local Inputs inputs;
+    const Finish finish = {bias, gelu != 0};
     const int64_t groups = k / GROUP;
     if (rows == 1) {
 #pragma omp parallel
         {
             make_room(inputs, 1, k);
             for (int64_t g = 0; g < groups; g++) round_into(inputs, x, g);
-            if (bits == 4) product_of_one<4>(inputs, weight, y, groups, n);
-            else product_of_one<8>(inputs, weight, y, groups, n);
+            if (bits == 4) product_of_one<4>(inputs, weight, y, groups, n, finish);
+            else product_of_one<8>(inputs, weight, y, groups, n, finish);
         }
         return;
     }
@@ -384,8 +425,8 @@ void glassformer_product(int bits, const float* x, const uint8_t* weight, float*
     {
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows * groups; i++) round_into(in, x, i);
-        if (bits == 4) product<4>(in, weight, y, rows, groups, n);
-        else product<8>(in, weight, y, rows, groups, n);
+        if (bits == 4) product<4>(in, weight, y, rows, groups, n, finish);
+        else product<8>(in, weight, y, rows, groups, n, finish);
     }
 }
 
@@ -417,6 +458,9 @@ void glassformer_pack(int bits, const uint8_t* blocks, uint8_t* packed, int64_t 
 }
 
 AOTITorchError aoti_torch_cpu_quantized_linear(AtenTensorHandle x, AtenTensorHandle weight, int64_t bits, AtenTensorHandle* y) {
-    return compiled_product(glassformer_product, x, weight, bits, y);
+    const Product plain = [](int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n) {
+        glassformer_product(bits, x, weight, y, rows, k, n, nullptr, 0);
+    };
+    return compiled_product(plain, x, weight, bits, y);
 }
 }
