@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -20,6 +21,19 @@ def keep_large_buffers() -> None:
     if libc is not None:
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def large_buffers(kept: bool = True) -> Iterator[None]:
+    """Keep them inside, where they are to be `kept`, and give them back at the end."""
+    if not kept:
+        yield
+        return
+    keep_large_buffers()
+    try:
+        yield
+    finally:
+        return_free_memory()
 
 
 def return_free_memory() -> None:

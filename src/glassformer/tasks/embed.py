@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from glassformer.errors import InputError
 from glassformer.generation.decoding import evaluation
-from glassformer.memory import keep_large_buffers
+from glassformer.memory import large_buffers
 from glassformer.models.config import Classification, MaskedLM, Sentence, Spans, Tagging
 from glassformer.models.heads import SentenceHead
 from glassformer.tasks.inputs import Prompt, as_ids, framed_ids, is_one
@@ -57,17 +56,18 @@ def embed(
     wanted = head.normalize if normalize is None else normalize
     pool = SentenceHead(replace(head, normalize=wanted))
     vectors = torch.empty(len(ids), model.config.d_model)
-    keep_large_buffers()
-    with torch.inference_mode(), evaluation(model.network):
-        for rows in batches([len(row) for row in ids], batch_tokens):
+    every_batch = list(batches([len(row) for row in ids], batch_tokens))
+    with torch.inference_mode(), evaluation(model.network), large_buffers(len(every_batch) > 1):
+        for rows in every_batch:
             vectors[rows] = _vectors(model, [ids[row] for row in rows], pool).float().cpu()
     return vectors[0] if one else vectors
 
 
 def _vectors(model: Model, ids: list[list[int]], pool: SentenceHead) -> Tensor:
-    padded = pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=model.config.pad_id)
     lengths = torch.tensor([len(row) for row in ids])
-    real = torch.arange(padded.shape[1]) < lengths[:, None]
+    real = torch.arange(int(lengths.max())) < lengths[:, None]
+    every = torch.tensor([i for row in ids for i in row])
+    padded = torch.full(real.shape, model.config.pad_id).masked_scatter_(real, every)
     padded, real = padded.to(model.device), real.to(model.device)
     network: Any = model.network
     return pool(network.states(padded, real), real)

@@ -32,12 +32,13 @@ constexpr int64_t BAND = 96;  // rows of inputs that stay in a core's cache whil
 constexpr int TILES = 1;
 constexpr int64_t BAND = 24;
 #endif
+constexpr int64_t AHEAD = 5120;  // bytes of a weight that are asked for before their turn
+
 // Rows of a band when there are so many in all: BAND at most, shared out evenly, in whole turns of `unit` rows.
 inline int64_t band_of(int64_t rows, int64_t unit = 6) {
     const int64_t bands = (rows + BAND - 1) / BAND, each = (rows + bands - 1) / bands;
     return (each + unit - 1) / unit * unit;
 }
-constexpr int64_t AHEAD = 5120;  // bytes of a weight that are asked for before their turn
 
 constexpr int64_t tile_bytes(int bits) { return bits == 4 ? 320 : 544; }
 // from blocks as GGUF files have them: fp16 d (and m), 16 bytes of halves or 32 whole ones
@@ -45,10 +46,10 @@ constexpr int64_t block_bytes(int bits) { return bits == 4 ? 20 : 34; }
 
 constexpr int64_t minima = 2 * ROWS, wholes4 = 4 * ROWS, wholes8 = 2 * ROWS;  // where they begin in a tile of a group
 
-struct Inputs {  // of all rows: whole numbers, and of every group a scale, their sum, and what that sum stands for
+struct Inputs {  // of all rows: whole numbers, and of every group a scale, what they sum to, and -128 times their sum
     std::vector<int8_t> whole;
     std::vector<float> scale, sum;
-    std::vector<int32_t> count;
+    std::vector<int32_t> base;
 };
 
 #if !defined(__AVX2__)
@@ -68,7 +69,7 @@ float half(const uint8_t* at) {
 
 #if defined(__AVX2__)
 
-void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_t* count) {
+void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_t* base) {
     __m256 part[4], largest = _mm256_setzero_ps();
     for (int i = 0; i < 4; i++) {
         part[i] = _mm256_loadu_ps(x + 8 * i);
@@ -88,14 +89,15 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(whole), _mm256_permutevar8x32_epi32(mixed, order));
     const __m128i halves = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
     const __m128i pairs = _mm_add_epi32(halves, _mm_shuffle_epi32(halves, 0x4e));
-    *count = _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
+    const int32_t count = _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
+    *base = -128 * count;
     *scale = most / 127.0f;
-    *sum = *scale * static_cast<float>(*count);
+    *sum = *scale * static_cast<float>(count);
 }
 
 #else  // any other machine: left to the compiler
 
-void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_t* count) {
+void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_t* base) {
     float largest = 0;
     for (int i = 0; i < GROUP; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
@@ -107,7 +109,7 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_
     }
     *scale = largest / 127.0f;
     *sum = *scale * static_cast<float>(total);
-    *count = total;
+    *base = -128 * total;
 }
 
 #endif

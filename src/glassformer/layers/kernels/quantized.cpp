@@ -61,10 +61,10 @@ template <int T, int M> inline void dots4(const uint8_t* tile, int64_t apart, co
 
 // the instruction wants unsigned weights: 128 more, which is taken off again as 128 times the sum of the inputs
 template <int T, int M>
-inline void dots8(const uint8_t* tile, int64_t apart, const int8_t* const* x, const int32_t* const* count, __m512i (*dots)[M]) {
+inline void dots8(const uint8_t* tile, int64_t apart, const int8_t* const* x, const int32_t* const* base, __m512i (*dots)[M]) {
     const __m512i sign = _mm512_set1_epi8(-128);
     for (int i = 0; i < M; i++)
-        for (int t = 0; t < T; t++) dots[t][i] = _mm512_set1_epi32(-128 * *count[i]);
+        for (int t = 0; t < T; t++) dots[t][i] = _mm512_set1_epi32(*base[i]);
     for (int part = 0; part < 8; part++) {
         __m512i whole[T];
         for (int t = 0; t < T; t++)
@@ -82,13 +82,13 @@ void tile_product(const uint8_t* tile, const Inputs& in, int64_t row, int64_t gr
     const int64_t apart = groups * tile_bytes(BITS);
     __m512 sums[T][M];
     const int8_t* x[M];
-    const int32_t* count[M];
+    const int32_t* base[M];
     const float *scale[M], *sum[M];
     for (int i = 0; i < M; i++) {
         const int64_t at = (row + i) * groups;
         for (int t = 0; t < T; t++) sums[t][i] = _mm512_setzero_ps();
         x[i] = in.whole.data() + at * GROUP;
-        count[i] = in.count.data() + at, scale[i] = in.scale.data() + at, sum[i] = in.sum.data() + at;
+        base[i] = in.base.data() + at, scale[i] = in.scale.data() + at, sum[i] = in.sum.data() + at;
     }
     for (int64_t g = 0; g < groups; g++, tile += tile_bytes(BITS)) {
         if (row == 0)  // weights come from memory; for later rows, from a cache
@@ -96,7 +96,7 @@ void tile_product(const uint8_t* tile, const Inputs& in, int64_t row, int64_t gr
                 _mm_prefetch(reinterpret_cast<const char*>(tile + AHEAD + line), _MM_HINT_T0);
         __m512i dots[T][M];
         if constexpr (BITS == 4) dots4<T, M>(tile, apart, x, dots);
-        else dots8<T, M>(tile, apart, x, count, dots);
+        else dots8<T, M>(tile, apart, x, base, dots);
         for (int t = 0; t < T; t++) {
             const __m512 d = halves(tile + t * apart);
             for (int i = 0; i < M; i++) {
@@ -108,7 +108,7 @@ void tile_product(const uint8_t* tile, const Inputs& in, int64_t row, int64_t gr
                 for (int i = 0; i < M; i++) sums[t][i] = _mm512_fmadd_ps(m, _mm512_set1_ps(sum[i][g]), sums[t][i]);
             }
         }
-        for (int i = 0; i < M; i++) x[i] += GROUP, count[i]++;
+        for (int i = 0; i < M; i++) x[i] += GROUP, base[i]++;
     }
     for (int i = 0; i < M; i++)
         for (int t = 0; t < T; t++) _mm512_storeu_ps(y + i * stride + t * ROWS, sums[t][i]);
@@ -342,7 +342,8 @@ template <int BITS> void tile_product_of_one(const uint8_t* tile, const Inputs& 
 #endif
 
 // one row, which each thread has rounded for itself: nobody waits for others but at the end
-template <int BITS> void product_of_one(const Inputs& in, const uint8_t* weight, float* y, int64_t groups, int64_t n, Finish finish) {
+template <int BITS>
+void product_of_one(const Inputs& in, const uint8_t* weight, float* y, int64_t groups, int64_t n, const Finish& finish) {
 #pragma omp for schedule(static) nowait
     for (int64_t tile = 0; tile < n / ROWS; tile++) {
         tile_product_of_one<BITS>(weight + tile * groups * tile_bytes(BITS), in, groups, y + tile * ROWS);
@@ -351,7 +352,8 @@ template <int BITS> void product_of_one(const Inputs& in, const uint8_t* weight,
 }
 
 template <int BITS>
-void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, int64_t groups, int64_t n, Finish finish) {
+void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, int64_t groups, int64_t n,
+             const Finish& finish) {
 #if defined(TILED)
     const bool by_tiles = rows >= tiles::LEAST && tiles::allowed();
     if (by_tiles) tiles::take();
@@ -360,27 +362,31 @@ void product(const Inputs& in, const uint8_t* weight, float* y, int64_t rows, in
     const int64_t size = band_of(rows);
 #endif
     const int64_t count = n / ROWS, bands = (rows + size - 1) / size;
-#pragma omp for collapse(2) schedule(dynamic, 4)  // a core may be slower than another
-    for (int64_t band = 0; band < bands; band++)
-        for (int64_t tile = 0; tile < count; tile += TILES) {
-            const int64_t from = band * size, end = from + size < rows ? from + size : rows;
-            const uint8_t* at = weight + tile * groups * tile_bytes(BITS);
-            float* to = y + tile * ROWS;
-            int64_t row = from;
+    const auto some = [&](int64_t band, int64_t tile) {  // TILES, or what is left of them
+        const int64_t from = band * size, end = from + size < rows ? from + size : rows;
+        const uint8_t* at = weight + tile * groups * tile_bytes(BITS);
+        float* to = y + tile * ROWS;
+        int64_t row = from;
 #if defined(TILED)
-            if (by_tiles)
-                for (int t = 0; t < TILES && tile + t < count; t++)
-                    row = tiled<BITS>(at + t * groups * tile_bytes(BITS), in, from, end, groups, to + t * ROWS, n,
-                                      (tile + t) * ROWS, finish);
-#endif
-            if (end - row > 1 && tile + TILES <= count) {
-                tile_rows<BITS, TILES>(at, in, row, end, groups, to, n, tile * ROWS, finish);
-                continue;
-            }
+        if (by_tiles)
             for (int t = 0; t < TILES && tile + t < count; t++)
-                tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, row, end, groups, to + t * ROWS, n,
-                                   (tile + t) * ROWS, finish);
-        }
+                row = tiled<BITS>(at + t * groups * tile_bytes(BITS), in, from, end, groups, to + t * ROWS, n,
+                                  (tile + t) * ROWS, finish);
+#endif
+        if (end - row > 1 && tile + TILES <= count)
+            return tile_rows<BITS, TILES>(at, in, row, end, groups, to, n, tile * ROWS, finish);
+        for (int t = 0; t < TILES && tile + t < count; t++)
+            tile_rows<BITS, 1>(at + t * groups * tile_bytes(BITS), in, row, end, groups, to + t * ROWS, n,
+                               (tile + t) * ROWS, finish);
+    };
+    if (bands == 1) {
+#pragma omp for schedule(static)
+        for (int64_t tile = 0; tile < count; tile += TILES) some(0, tile);
+    } else {
+#pragma omp for collapse(2) schedule(dynamic, 4)  // a core may be slower than another
+        for (int64_t band = 0; band < bands; band++)
+            for (int64_t tile = 0; tile < count; tile += TILES) some(band, tile);
+    }
 #if defined(TILED)
     if (by_tiles) tiles::give_back();
 #endif
@@ -391,11 +397,11 @@ void make_room(Inputs& in, int64_t rows, int64_t k) {
     in.whole.resize(room * k);
     in.scale.resize(room * k / GROUP);
     in.sum.resize(room * k / GROUP);
-    in.count.resize(rows * k / GROUP);
+    in.base.resize(rows * k / GROUP);
 }
 
 inline void round_into(Inputs& in, const float* x, int64_t i) {
-    round_group(x + i * GROUP, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i, in.count.data() + i);
+    round_group(x + i * GROUP, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i, in.base.data() + i);
 }
 
 }  // namespace
