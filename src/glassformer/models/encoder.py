@@ -57,10 +57,10 @@ class Encoder(nn.Module):
         return self.stack(ids, padding_mask(real), segments=segments)
 
     def states(self, ids: Int[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """`hidden` with zeros at padding; of several texts nothing is computed there, where the network
-        `packs_texts`."""
+        """`hidden`, which means nothing at padding; of several texts nothing is computed there, where the network
+        `packs_texts`: zeros stand there then."""
         if len(ids) == 1 or not packs_texts(self):
-            return self.hidden(ids, real=real) * real[..., None]
+            return self.hidden(ids, real=real)
         texts = Packing.of(real)
         found = self.stack(texts.pack(ids), OwnText(texts, texts), positions=texts.positions)[0]
         hidden = found.new_zeros(real.numel(), found.shape[-1])
