@@ -4,6 +4,9 @@ import copy
 import ctypes
 import itertools
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -16,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glassformer.errors import InputError
-from glassformer.layers import kernels, quantized
+from glassformer.layers import block, kernels, quantized
 from glassformer.layers.kernels.ops import (
     attend_few,
     attend_rows,
     dense_linear,
     int8_linear,
     int8_pack,
+    post_norm_rest,
     round_rows,
     scale_rows,
 )
@@ -38,8 +42,10 @@ from glassformer.layers.quantized import (
     quantize,
 )
 from glassformer.layers.ragged import OwnText, Packing
+from glassformer.layers.sites import planned
 from glassformer.models.config import Config, Learned, Rotary
 from glassformer.models.decoder import Decoder
+from glassformer.models.encoder import Encoder
 
 needs_compiler = pytest.mark.skipif(kernels.library("generation") is None, reason="there is no C++ compiler")
 both = pytest.mark.parametrize("bits", [4, 8])
@@ -193,7 +199,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip("this machine has no AVX2")
     folder, made = Path(torch.__file__).parent, tmp_path_factory.mktemp("kernels") / "variant.so"
     together = made.with_suffix(".cpp")
-    sources = [source for part in ("batches", "generation", "exact") for source in kernels.SOURCES[part]]  # type: ignore[index]
+    sources = [source for part in ("batches", "generation", "exact", "encoding") for source in kernels.SOURCES[part]]  # type: ignore[index]
     together.write_text("".join(f'#include "{source}"\n' for source in sources))
     command = [str(kernels.compiler()), "-O2", "-fopenmp", "-shared", "-fPIC", "-std=c++17", *VARIANTS[request.param]]
     # bound to its own functions: the machine's own library is global and has some of the same names, for wider vectors
@@ -201,9 +207,10 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     subprocess.run([*command, f"-Wl,-rpath,{folder / 'lib'}"], check=True, capture_output=True)
     built = ctypes.CDLL(str(made))
     names: dict[kernels.Part, list[str]] = {
-        "generation": ["product", "attend", "dense"],
+        "generation": ["product", "pack", "attend", "dense"],
         "exact": ["exact"],
         "batches": ["attend_few", "int8_product", "round_rows", "scale_rows", "ragged", "ragged_back"],
+        "encoding": ["post_norm"],
     }
     for part, functions in names.items():
         for name in functions:
@@ -212,15 +219,27 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return built
 
 
+@contextmanager
+def compiled(built: ctypes.CDLL) -> Iterator[None]:
+    """With these kernels. How weights lie in memory is theirs as well: layers are to be made in here."""
+    with (
+        mock.patch("glassformer.layers.kernels.ops.library", return_value=built),
+        mock.patch.object(quantized, "library", return_value=built),
+    ):
+        yield
+
+
 @needs_compiler
-def test_products_are_the_same_on_lesser_machines(variant: ctypes.CDLL) -> None:
-    for bits in (4, 8):
-        layer = QuantizedLinear([quantize(weight(48, 96), bits)])  # type: ignore[arg-type]
-        for rows, layer.rounded in itertools.product((1, 2, 5, 27), (True, False)):
-            x = torch.randn(rows, 96)
-            own = layer(x)
-            with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
-                torch.testing.assert_close(layer(x), own, rtol=1e-4, atol=1e-5)
+@both
+def test_products_are_the_same_on_lesser_machines(variant: ctypes.CDLL, bits: Bits) -> None:
+    def product(x: Tensor, rounded: bool) -> Tensor:
+        return QuantizedLinear([quantize(weight(48, 96), bits)], rounded=rounded)(x)
+
+    for rows, rounded in itertools.product((1, 2, 5, 27), (True, False)):
+        x = torch.randn(rows, 96)
+        own = product(x, rounded)
+        with compiled(variant):
+            torch.testing.assert_close(product(x, rounded), own, rtol=1e-4, atol=1e-5)
 
 
 @needs_compiler
@@ -233,13 +252,73 @@ def test_bias_and_gelu_come_with_the_product(variant: ctypes.CDLL, bits: Bits, r
     assert torch.equal(layer(x), wanted)
     torch.testing.assert_close(layer(x, gelu=True), F.gelu(wanted), rtol=1e-5, atol=2e-6)
     assert torch.equal(layer(x, gelu=True)[:1], layer(x[:1], gelu=True)), "a row depends on itself alone"
-    with mock.patch("glassformer.layers.kernels.ops.library", return_value=variant):
-        torch.testing.assert_close(layer(x, gelu=True), F.gelu(wanted), rtol=1e-4, atol=1e-5)
+    with compiled(variant):
+        again = QuantizedLinear([blocks], [bias])(x, gelu=True)
+        torch.testing.assert_close(again, F.gelu(wanted), rtol=1e-4, atol=1e-5)
     layer.rounded = False
     torch.testing.assert_close(layer(x, gelu=True), F.gelu(layer(x)))
     x[-1, 3] = float("nan")
     layer.rounded = True
     assert layer(x, gelu=True)[-1].isnan().any() == layer(x)[-1].isnan().any()
+
+
+def rest_of_a_block(mixed: Tensor, x: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
+    """All that follows attention in a post-norm block with weights of few bits: in one call, and layer by layer."""
+    d, f, generator = x.shape[1], 160, torch.Generator().manual_seed(0)
+    shapes = [(d, mixed.shape[1]), (f, d), (d, f)]
+    out, up, down = (
+        QuantizedLinear([quantize(weight(*shape, seed), bits)], [torch.randn(shape[0], generator=generator)])
+        for seed, shape in enumerate(shapes)
+    )
+    norms = [(torch.randn(d, generator=generator), torch.randn(d, generator=generator), eps) for eps in (1e-5, 1e-2)]
+
+    def norm(y: Tensor, i: int) -> Tensor:
+        return F.layer_norm(y, (d,), *norms[i])
+
+    assert all(layer.bias is not None for layer in (out, up, down))
+    layers = [(layer.weight, layer.bias, layer.bits) for layer in (out, up, down)]
+    h = norm(x + out(mixed), 0)
+    return post_norm_rest(mixed, x, layers, norms), norm(h + down(up(h, gelu=True)), 1)  # type: ignore[arg-type]
+
+
+@needs_compiler
+@both
+@pytest.mark.parametrize("rows", [1, 5, 16, 100, 331])
+def test_the_rest_of_a_block_is_its_layers_one_after_the_other(variant: ctypes.CDLL, bits: Bits, rows: int) -> None:
+    """But for numbers that lie between two whole ones and are rounded to the other."""
+    generator = torch.Generator().manual_seed(rows)
+    mixed, x = torch.randn(rows, 96, generator=generator), torch.randn(rows, 64, generator=generator)
+    found, wanted = rest_of_a_block(mixed, x, bits)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.02)
+    assert distance(found, wanted) < 1e-3
+    for some in ([0], [rows - 1], list(range(rows // 2, rows))):
+        assert torch.equal(rest_of_a_block(mixed[some], x[some], bits)[0], found[some]), "a row depends on itself alone"
+    with compiled(variant):
+        assert distance(rest_of_a_block(mixed, x, bits)[0], found) < 1e-3
+
+
+@needs_compiler
+def test_an_encoder_joins_what_follows_attention() -> None:
+    """Where texts lie one behind the other; what is looked into, or not rounded, goes layer by layer."""
+    torch.manual_seed(0)
+    config = Config(60, None, 64, 4, None, 128, 2, 0, Learned(), 40, False, activation="gelu", dropout=0.0)
+    network = contracts.drawn(Encoder(config)).eval()
+    running = quantized.quantized(network, 8)
+    blocks = list(running.stack.blocks)
+    ids = contracts.random_ids(5, 30, config.vocab_size)
+    real = torch.arange(30) < torch.tensor([[30], [1], [17], [8], [22]])
+    with torch.inference_mode(), mock.patch.object(block, "post_norm_rest", wraps=post_norm_rest) as kernel:
+        joined = running.states(ids, real)[real]
+        assert kernel.call_count == len(blocks) == 2 and all(each.joins_rest for each in blocks)
+        assert distance(running.hidden(ids, real=real)[real], joined) < 0.01 and kernel.call_count == 2
+        assert distance(network.hidden(ids, real=real)[real], joined) < 0.03
+        looked_into = planned(running, {"residual_mid[0]": lambda value: value})
+        assert distance(looked_into.states(ids, real)[real], joined) < 0.01 and kernel.call_count == 2
+        plain = quantized.unrounded(running).states(ids, real)[real]
+        assert distance(plain, joined) < 0.03 and kernel.call_count == 2
+    for other in (replace(config, norm_first=True), replace(config, activation="relu"), replace(config, d_ff=144)):
+        built = quantized.quantized(contracts.drawn(Encoder(other)).eval(), 8)
+        assert not any(each.joins_rest for each in built.stack.blocks)
 
 
 @needs_compiler

@@ -216,7 +216,7 @@ class Attention(nn.Module):
         a mask that depends on the query is [rows, 1, B / rows · Q, K].
         """
         if isinstance(mask, OwnText):
-            return self._output(mask.attend(query, *keys_values, causal, _scale(query, self.scale)))
+            return self._output(self.mixed(query, keys_values, mask, causal))
         allowed: Tensor | None = mask
         legible = self.taps.scores.active or self.taps.pattern.active or (self.training and self.dropout.p > 0)
         if isinstance(remember, Attending):
@@ -237,6 +237,12 @@ class Attention(nn.Module):
         else:
             mixed = attention(query, key, value, allowed, causal, self.scale, bias)
         return self._output(scatter_rows(mixed, rows))
+
+    def mixed(
+        self, query: Float[Tensor, "1 H N d"], keys_values: KeysValues, texts: OwnText, causal: bool = False
+    ) -> Float[Tensor, "1 H N d"]:
+        """What every head finds in texts that lie one behind the other."""
+        return texts.attend(query, *keys_values, causal, _scale(query, self.scale))
 
     def _within_band(self, mask: Tensor | None, query: Tensor, key: Tensor, remember: Remember | None) -> Tensor | None:
         """The mask, and of it what the band leaves."""

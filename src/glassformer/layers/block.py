@@ -1,6 +1,7 @@
 """The block that every Transformer of this package is built from, and the stack of them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from glassformer.layers.attention import Attention, Mask, Remember
 from glassformer.layers.dropout import Dropout
 from glassformer.layers.embedding import Embedding
 from glassformer.layers.feed_forward import FeedForward
+from glassformer.layers.kernels.ops import post_norm_rest
 from glassformer.layers.norm import Norm
 from glassformer.layers.positions import RelativeBias, Rotation
 from glassformer.layers.ragged import OwnText
@@ -47,6 +49,7 @@ class Block(nn.Module):
         for number, norm in enumerate(norms, 1):
             self.add_module(f"norm_{number}", norm)
         self.dropout = Dropout(dropout)
+        self.joins_rest = False  # all that follows attention is one call, in a copy made for running
         self.taps = Taps("residual_pre", "residual_mid", "residual_post")
 
     def forward(
@@ -63,6 +66,10 @@ class Block(nn.Module):
         """One layer further. `memory` is what cross-attention looks up; `remember` adds new keys and values to a cache
         and returns all that self-attention may see; `rotation` and `bias` tell it where tokens stand."""
 
+        if self.joins_rest and isinstance(mask, OwnText):  # no plan watches a network that reads such texts
+            query, seen = self.self_attention.queries_keys_values(x, rotation)
+            return self._rest(self.self_attention.mixed(query, seen, mask, causal), x)
+
         def attend(h: Tensor) -> Tensor:
             query, seen = self.self_attention.queries_keys_values(h, rotation)
             return self.self_attention(query, seen, mask, causal, bias, remember)
@@ -74,6 +81,17 @@ class Block(nn.Module):
         assert memory is not None, "a block with cross-attention needs a memory"
         x = self._residual(self.norm_2, x, lambda h: listen(listen.queries(h), memory, memory_mask))
         return self._feed(self.norm_3, x)
+
+    def _rest(self, mixed: Float[Tensor, "1 H N d"], x: Float[Tensor, "1 N D"]) -> Float[Tensor, "1 N D"]:
+        """All that follows what the heads found, with the quantised layers of such a copy."""
+        layers: Sequence[Any] = (self.self_attention.to_output, self.feed_forward.up, self.feed_forward.down)
+        norms: Sequence[Any] = (self.norm_1, self.norm_2)
+        return post_norm_rest(
+            mixed[0].transpose(0, 1).flatten(1),
+            x[0],
+            [(layer.weight, layer.bias, layer.bits) for layer in layers],
+            [(norm.weight, norm.bias, norm.eps) for norm in norms],
+        )[None]
 
     def _feed(self, norm: nn.Module, x: Tensor) -> Tensor:
         return self.taps.residual_post(self._residual(norm, self.taps.residual_mid(x), self.feed_forward))

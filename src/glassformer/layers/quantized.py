@@ -21,6 +21,7 @@ from glassformer.layers.kernels import library
 from glassformer.layers.kernels.ops import ROWS, exact_linear, quantized_dense, quantized_linear
 from glassformer.layers.linear import Linear
 from glassformer.layers.low_rank import merge_low_rank
+from glassformer.layers.norm import LayerNorm
 from glassformer.layers.sites import Network, share
 
 GROUP = 32
@@ -102,7 +103,7 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("bias", torch.cat([bias.detach().float() for bias in given]) if given else None)
 
     def forward(self, x: Float[Tensor, "*B i"], gelu: bool = False) -> Float[Tensor, "*B o"]:
-        """With `gelu`, GELU of it, to 1.5e-7 of its input."""
+        """With `gelu`, GELU of it, to 4e-7 of its input."""
         rows = x.reshape(-1, self.in_features).float()
         if self.packed and self.rounded and self._finishes():
             assert self.bias is not None
@@ -188,6 +189,9 @@ def unrounded(network: Network) -> Network:
         )
     for layer in layers:
         layer.rounded = False
+    for block in network.modules():
+        if isinstance(block, Block):
+            block.joins_rest = False
     return network
 
 
@@ -225,6 +229,25 @@ def _quantize_block(block: Block, bits: Bits | None, stored: Mapping[str, Blocks
             if (blocks := _blocks(child, where, bits, stored)) is not None:
                 setattr(module, own, QuantizedLinear([blocks], [child.bias]))
     feed_forward.up_has_gelu = feed_forward.activation is F.gelu and isinstance(feed_forward.up, QuantizedLinear)
+    block.joins_rest = _joins_rest(block)
+
+
+def _joins_rest(block: Block) -> bool:
+    """Whether `kernels/post_norm.cpp` can do all that follows the block's attention."""
+    feed_forward = block.feed_forward
+    if block.norm_first or block.cross_attention is not None or not feed_forward.up_has_gelu:
+        return False
+    layers = [block.self_attention.to_output, feed_forward.up, feed_forward.down]
+    fit = all(
+        isinstance(layer, QuantizedLinear)
+        and layer.packed
+        and layer.rounded
+        and layer.bias is not None
+        and layer.out_features % GROUP == 0
+        for layer in layers
+    )
+    norms = isinstance(block.norm_1, LayerNorm) and isinstance(block.norm_2, LayerNorm)
+    return fit and norms and library("encoding") is not None
 
 
 def _blocks(layer: nn.Module, name: str, bits: Bits | None, stored: Mapping[str, Blocks]) -> Blocks | None:

@@ -1,6 +1,6 @@
 """Our own kernels in C++, compiled on the user's machine when they are first wanted, and kept for the next time.
 
-There are three libraries, so that the first word of a language model waits for its own kernels alone. `library(part)`
+There are four libraries, so that the first word of a language model waits for its own kernels alone. `library(part)`
 is None where there is no C++ compiler: callers then compute the same with torch, slower.
 """
 
@@ -22,15 +22,16 @@ from typing import Any, Literal
 
 from glassformer.settings import cache_folder
 
-Part = Literal["generation", "exact", "batches"]
-"""Kernels of a language model that writes, its products in fp32 with weights of few bits, and kernels of many texts at
-once (translating, training)."""
+Part = Literal["generation", "exact", "batches", "encoding"]
+"""Kernels of a language model that writes, its products in fp32 with weights of few bits, kernels of many texts at
+once (translating, training), and those of an encoder with weights of few bits."""
 
 FOLDER = Path(__file__).parent
 SOURCES: dict[Part, tuple[Path, ...]] = {
     "generation": tuple(FOLDER / f"{name}.cpp" for name in ("attention", "dense", "quantized")),
     "exact": (FOLDER / "exact.cpp",),
     "batches": tuple(FOLDER / f"{name}.cpp" for name in ("few", "int8", "ragged")),
+    "encoding": (FOLDER / "post_norm.cpp",),
 }
 HEADERS = tuple(sorted(FOLDER.glob("*.h")))
 FILES = (*HEADERS, *(source for sources in SOURCES.values() for source in sources))
@@ -146,6 +147,7 @@ _building: dict[Path, _Build] = {}
 def _declared(built: ctypes.CDLL, part: Part) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     pointers, sizes, real = ctypes.POINTER(pointer), ctypes.POINTER(size), ctypes.c_float
+    reals = ctypes.POINTER(real)
     arguments: dict[Part, dict[str, list[Any]]] = {
         "generation": {
             "product": [number, pointer, pointer, pointer, size, size, size, pointer, number],
@@ -163,6 +165,7 @@ def _declared(built: ctypes.CDLL, part: Part) -> ctypes.CDLL:
             "ragged": [pointers, sizes, sizes, real],
             "ragged_back": [pointers, sizes, sizes, real],
         },
+        "encoding": {"post_norm": [pointers, sizes, reals]},
     }
     for name, types in arguments[part].items():
         function = getattr(built, f"glassformer_{name}")

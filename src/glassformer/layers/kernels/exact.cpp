@@ -70,7 +70,10 @@ template <int BITS, int P, int M> inline void group_sums(const Group& group, con
     for (int part = 0; part < GROUP / COLUMNS; part++) {
         Words whole[P];
 #pragma GCC unroll 4
-        for (int p = 0; p < P; p++) whole[p] = group.whole(p, BITS == 4 ? wholes4 : wholes8, part);
+        for (int p = 0; p < P; p++) {
+            whole[p] = group.whole(p, BITS == 4 ? wholes4 : wholes8, part);
+            if (BITS == 8) whole[p] ^= 0x01010101u * RAISED;
+        }
 #pragma GCC unroll 8
         for (int s = 0; s < COLUMNS; s++) {
 #pragma GCC unroll 4

@@ -135,6 +135,34 @@ def ragged_attend_back(grad: Tensor, tensors: Sequence[Tensor], causal: bool, sc
     return found
 
 
+def post_norm_rest(
+    mixed: Tensor,
+    x: Tensor,
+    layers: Sequence[tuple[Tensor, Tensor, int]],
+    norms: Sequence[tuple[Tensor, Tensor, float]],
+) -> Tensor:
+    """h = norm(x + out(mixed)), then norm(h + down(GELU(up(h)))) [N, D], for x [N, D] and `mixed` [N, K] in fp32.
+
+    `layers` are packed weights with biases and bits, `norms` the weight, bias and ε of `LayerNorm`s; K, D and the number
+    of hidden units are multiples of 32.
+    """
+    built = library("encoding")
+    assert built is not None
+    mixed, x = mixed.contiguous(), x.contiguous()
+    y = torch.empty_like(x)
+    given = [tensor for *both, _ in (*layers, *norms) for tensor in both]
+    assert all(tensor.is_contiguous() for tensor in given)
+    tensors = (mixed, x, y, *given)
+    hidden = len(layers[1][0]) * ROWS
+    sizes = (len(x), mixed.shape[1], x.shape[1], hidden, torch.get_num_threads(), *(bits for *_, bits in layers))
+    built.glassformer_post_norm(
+        (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors)),
+        (ctypes.c_int64 * len(sizes))(*sizes),
+        (ctypes.c_float * len(norms))(*(eps for *_, eps in norms)),
+    )
+    return y
+
+
 def _ragged(tensors: Sequence[Tensor], strided: Sequence[Tensor], causal: bool) -> tuple[Any, ...]:
     """Pointers, strides and sizes as `ragged.cpp` wants them."""
     query, key, _, ends, _ = tensors[:5]

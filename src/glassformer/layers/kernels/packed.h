@@ -4,8 +4,8 @@
 // by side, a scale d (and with 4 bits a minimum m) as fp16, then the whole numbers q, four columns of each row at a time:
 //   4 bits: w = d q + m, q in 0 .. 15.  16 x d, 16 x m, then 4 x 64 bytes; byte 4 r + c of part p holds row r, column
 //           8 p + c in its low half and column 8 p + 4 + c in its high half: 320 bytes, 5 bits a weight.
-//   8 bits: w = d q, q in -128 .. 127.  16 x d, then 8 x 64 bytes; byte 4 r + c of part p holds row r, column 4 p + c:
-//           544 bytes, 8.5 bits a weight.
+//   8 bits: w = d q, q in -128 .. 127.  16 x d, then 8 x 64 bytes; byte 4 r + c of part p holds row r, column 4 p + c,
+//           or 128 more (RAISED): 544 bytes, 8.5 bits a weight.
 // Each group of 32 inputs is rounded to 8 bits with a scale of its own; sums are exact in whole numbers.
 //
 // A lane is a row of the weight, so nothing is summed across lanes: with AVX-512 a tile is one register wide, with AVX2
@@ -31,6 +31,11 @@ constexpr int64_t BAND = 96;  // rows of inputs that stay in a core's cache whil
 #else
 constexpr int TILES = 1;
 constexpr int64_t BAND = 24;
+#endif
+#if defined(WIDE) && !(defined(__AMX_INT8__) && defined(__linux__))
+constexpr uint8_t RAISED = 128;  // the instruction wants unsigned weights; tile registers do not
+#else
+constexpr uint8_t RAISED = 0;
 #endif
 constexpr int64_t AHEAD = 5120;  // bytes of a weight that are asked for before their turn
 
@@ -64,6 +69,85 @@ float half(const uint8_t* at) {
     memcpy(&value, &word, 4);
     return value;
 }
+
+#endif
+
+#if defined(WIDE)
+
+// Sixteen groups at once, equal to the bit to one after the other: nothing is summed across a register but for all of them
+// together, and numbers that a group needs once are computed side by side.
+namespace rounding {
+
+inline __m512 pairs(__m512 a, __m512 b, __m512 (*both)(__m512, __m512)) {
+    return both(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+inline __m512 quads(__m512 a, __m512 b, __m512 (*both)(__m512, __m512)) {
+    const __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+    return both(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+}
+inline __m512 blocks(__m512 a, __m512 b, __m512 (*both)(__m512, __m512)) {
+    return both(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+inline __m512 larger(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+inline __m512 added(__m512 a, __m512 b) {  // whole numbers
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+// four registers: of each of their quarters the sum (or the largest), those of one quarter side by side
+inline __m512 quarters(const __m512* v, __m512 (*both)(__m512, __m512)) {
+    return quads(pairs(v[0], v[1], both), pairs(v[2], v[3], both), both);
+}
+
+inline void sixteen(Inputs& in, const float* x, int64_t first, int64_t step) {
+    __m512 part[16], size[4];
+    for (int g = 0; g < 16; g++) {
+        const __m512 low = _mm512_abs_ps(_mm512_loadu_ps(x + g * GROUP));
+        part[g] = _mm512_max_ps(low, _mm512_abs_ps(_mm512_loadu_ps(x + g * GROUP + 16)));
+    }
+    for (int i = 0; i < 4; i++) size[i] = quarters(part + 4 * i, larger);
+    const __m512 most = blocks(blocks(size[0], size[1], larger), blocks(size[2], size[3], larger), larger);
+    const __m512 levels = _mm512_set1_ps(127.0f);
+    const __mmask16 some = _mm512_cmp_ps_mask(most, _mm512_setzero_ps(), _CMP_GT_OQ);
+    alignas(64) float inverse[16], scales[16], sums[16];
+    alignas(64) int32_t bases[16];
+    _mm512_store_ps(inverse, _mm512_maskz_div_ps(some, levels, most));
+    const __m512 scale = _mm512_div_ps(most, levels);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512 total[8];
+    for (int g = 0; g < 16; g += 2) {  // packing works within quarters
+        __m512i halves[2];
+        for (int i = 0; i < 2; i++) {
+            const __m512 by = _mm512_set1_ps(inverse[g + i]);
+            const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + (g + i) * GROUP), by));
+            const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + (g + i) * GROUP + 16), by));
+            halves[i] = _mm512_packs_epi32(low, high);
+        }
+        const __m512i whole = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(halves[0], halves[1]));
+        int8_t* to = in.whole.data() + (first + g * step) * GROUP;
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(whole));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + step * GROUP), _mm512_extracti64x4_epi64(whole, 1));
+        total[g / 2] = _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), whole));
+    }
+    const __m512i count = _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15),
+        _mm512_castps_si512(blocks(quarters(total, added), quarters(total + 4, added), added)));
+    const __m512i base = _mm512_mullo_epi32(count, _mm512_set1_epi32(-128));
+    const __m512 sum = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(count));
+    if (step == 1) {
+        _mm512_storeu_ps(in.scale.data() + first, scale);
+        _mm512_storeu_ps(in.sum.data() + first, sum);
+        _mm512_storeu_si512(in.base.data() + first, base);
+        return;
+    }
+    _mm512_store_ps(scales, scale);
+    _mm512_store_ps(sums, sum);
+    _mm512_store_si512(bases, base);
+    for (int g = 0; g < 16; g++) {
+        const int64_t at = first + g * step;
+        in.scale[at] = scales[g], in.sum[at] = sums[g], in.base[at] = bases[g];
+    }
+}
+
+}  // namespace rounding
 
 #endif
 
@@ -113,6 +197,18 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_
 }
 
 #endif
+
+// `count` groups that lie one behind the other, the first of which is group `first` of `in`, the next `first + step`, …
+inline void round_one(Inputs& in, const float* x, int64_t i) {
+    round_group(x, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i, in.base.data() + i);
+}
+inline void round_groups(Inputs& in, const float* x, int64_t count, int64_t first, int64_t step) {
+    int64_t g = 0;
+#if defined(WIDE)
+    for (; g + 16 <= count; g += 16) rounding::sixteen(in, x + g * GROUP, first + g * step, step);
+#endif
+    for (; g < count; g++) round_one(in, x + g * GROUP, first + g * step);
+}
 
 // A product for code that torch has compiled: x [rows, k] and the packed weight [n / 16, k / 32, bytes], both contiguous.
 typedef void (*Product)(int bits, const float* x, const uint8_t* weight, float* y, int64_t rows, int64_t k, int64_t n);
