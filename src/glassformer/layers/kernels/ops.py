@@ -143,8 +143,8 @@ def post_norm_rest(
 ) -> Tensor:
     """h = norm(x + out(mixed)), then norm(h + down(GELU(up(h)))) [N, D], for x [N, D] and `mixed` [N, K] in fp32.
 
-    `layers` are packed weights with biases and bits, `norms` the weight, bias and ε of `LayerNorm`s; K, D and the number
-    of hidden units are multiples of 32.
+    `layers` are packed weights with biases and bits, `norms` the weight, bias and ε of `LayerNorm`s; K, D and the
+    number of hidden units are multiples of 32.
     """
     built = library("encoding")
     assert built is not None
