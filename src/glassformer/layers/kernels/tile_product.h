@@ -331,8 +331,10 @@ int64_t rows_of(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end,
 template <int BITS, int T>
 void tile_rows(const uint8_t* tile, const Inputs& in, int64_t row, int64_t end, int64_t groups, float* y, int64_t n,
                int64_t output, const Finish& finish) {
-    row = rows_of<BITS, T, 6>(tile, in, row, end, groups, y, n, output, finish);
-    row = rows_of<BITS, T, 4>(tile, in, row, end, groups, y, n, output, finish);
+    if constexpr (T == TILES) {  // what is left of tiles is little: no code is compiled for it
+        row = rows_of<BITS, T, 6>(tile, in, row, end, groups, y, n, output, finish);
+        row = rows_of<BITS, T, 4>(tile, in, row, end, groups, y, n, output, finish);
+    }
     row = rows_of<BITS, T, 2>(tile, in, row, end, groups, y, n, output, finish);
     rows_of<BITS, T, 1>(tile, in, row, end, groups, y, n, output, finish);
 }
