@@ -86,7 +86,7 @@ inline Lanes exponential(Lanes x) {
 }
 
 // x times the chance that a normal variable is below it, to 4e-7 of x. The chance is 1/2 + x P(x²) up to |x| = 5, where it
-// is 0 or 1; P was fitted so that the largest error is least, in 2 x²/25 - 1, which keeps its terms small.
+// is 0 or 1; P was fitted by least squares, weighted until its errors were about even, in 2 x²/25 - 1, which keeps terms small.
 inline Lanes gelu(Lanes x) {
     constexpr float P[] = {
         0.14136378f, -0.07029628f, 0.051520523f, -0.04044261f, 0.031442173f,

@@ -198,10 +198,10 @@ void round_group(const float* x, int8_t* whole, float* scale, float* sum, int32_
 
 #endif
 
-// `count` groups that lie one behind the other, the first of which is group `first` of `in`, the next `first + step`, …
 inline void round_one(Inputs& in, const float* x, int64_t i) {
     round_group(x, in.whole.data() + i * GROUP, in.scale.data() + i, in.sum.data() + i, in.base.data() + i);
 }
+// `count` groups that lie one behind the other, the first of which is group `first` of `in`, the next `first + step`, …
 inline void round_groups(Inputs& in, const float* x, int64_t count, int64_t first, int64_t step) {
     int64_t g = 0;
 #if defined(WIDE)
