@@ -322,6 +322,20 @@ def test_an_encoder_joins_what_follows_attention() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("d_ff", [128, 144], ids=["all in few bits", "but for the last layer"])
+def test_gated_gelu_stays_gated(d_ff: int) -> None:
+    torch.manual_seed(0)
+    config = Config(60, None, 64, 4, None, d_ff, 2, 0, Learned(), 40, False, activation="gelu", gated=True, dropout=0.0)
+    network = contracts.drawn(Encoder(config)).eval()
+    running = quantized.quantized(network, 8)
+    ids = contracts.random_ids(3, 20, config.vocab_size)
+    real = torch.arange(20) < torch.tensor([[20], [3], [9]])
+    with torch.inference_mode():
+        assert distance(running.states(ids, real)[real], network.hidden(ids, real=real)[real]) < 0.03
+    assert not any(each.joins_rest or each.feed_forward.up_has_gelu for each in running.stack.blocks)
+
+
+@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_attention_is_the_same_on_lesser_machines(variant: ctypes.CDLL, dtype: torch.dtype) -> None:
     for new in (1, 90):

@@ -228,7 +228,9 @@ def _quantize_block(block: Block, bits: Bits | None, stored: Mapping[str, Blocks
             where = f"{path}{name}.{own}.weight".replace("..", ".")
             if (blocks := _blocks(child, where, bits, stored)) is not None:
                 setattr(module, own, QuantizedLinear([blocks], [child.bias]))
-    feed_forward.up_has_gelu = feed_forward.activation is F.gelu and isinstance(feed_forward.up, QuantizedLinear)
+    plain = feed_forward.to_both is None and feed_forward.gate is None
+    gelu = plain and feed_forward.activation is F.gelu
+    feed_forward.up_has_gelu = gelu and isinstance(feed_forward.up, QuantizedLinear)
     block.joins_rest = _joins_rest(block)
 
 
