@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from serving.browser import Served, cells, chromium, opened, until
-from serving.small_views import WRITER_TEXTS, writer
+from serving.small_views import WRITER_TEXTS, reader, writer
 
+from glassformer.models.config import MaskedLM
 from glassformer.serving.views import VIEWS, make_view
 from glassformer.tasks.model import Model
 
@@ -115,6 +116,32 @@ def test_two_models(browser: Any, model: Model) -> None:
         for side, each in enumerate(both.values()):
             lens = make_view(each, "lens", WRITER_TEXTS[0])
             assert cells(sides.nth(side))[1, 0]["share"] == pytest.approx(lens["probabilities"][1][0][0])
+
+
+@pytest.mark.parametrize("late", ["writer", "reader"])
+def test_the_token_to_begin_with_does_not_depend_on_who_answers_first(browser: Any, late: str) -> None:
+    both, text = {"writer": writer(), "reader": reader(MaskedLM())}, "a man rides"
+    lengths = {name: len(make_view(each, "attention", text)["maps"][0]["keys"]) for name, each in both.items()}
+    assert lengths["writer"] != lengths["reader"]
+    drawn = threading.Event()
+
+    def answer(body: dict[str, Any], *work: Any) -> dict[str, Any]:
+        if body["model"] == late:
+            assert drawn.wait(30)
+        return made(both[body["model"]], body, *work)
+
+    with Served(answer, list(both)).running() as address, opened(browser, address) as page:
+        page.get_by_label("compare with").select_option("reader")
+        ask(page, text)
+        sides = page.locator("#panel-attention .side")
+        first = [name for name in both if name != late][0]
+        sides.nth(list(both).index(first)).locator('[data-name="attention-matrix"]').wait_for()
+        drawn.set()
+        sides.nth(list(both).index(late)).locator('[data-name="attention-matrix"]').wait_for()
+        for side, length in zip(sides.all(), lengths.values(), strict=True):
+            row = side.locator('[data-name="attention-matrix"] td[aria-selected]').get_attribute("data-row")
+            assert row == str(length - 1)
+        assert "at=" not in page.url  # nobody has chosen it
 
 
 def test_a_server_that_wants_a_key(browser: Any, model: Model) -> None:

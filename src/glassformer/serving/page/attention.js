@@ -38,7 +38,7 @@ export function draw(view, panel, { selection, frame }) {
   }
 
   selection.follow((side, place) => {
-    if (side === querySide(view, state.map)) large.choose(clamp(place, state.map.queries.length - 1));
+    if (side === querySide(view, state.map)) large?.choose(clamp(place, state.map.queries.length - 1));
   });
   panel.append(controls, make("div", { class: "overview" }, heads, enlarged));
   const tagged = view.maps.some((map) => map.tags?.flat(2).length);

@@ -3,26 +3,35 @@
 
 import { clamp } from "./elements.js";
 
-// `first`: the places to begin with, or null for the last token of a side.
-export function makeSelection(first = { text: null, target: null }) {
+// `first`: the places to begin with, or null for the last token of a side. `chosen` is told of each choice.
+export function makeSelection(first = { text: null, target: null }, chosen = () => {}) {
   const places = { text: 0, target: 0 };
   const counts = { text: 0, target: 0 };
+  const untouched = { text: true, target: true };
   const followers = [];
 
-  function choose(side, place) {
+  function move(side, place) {
     if (places[side] === place) return;
     places[side] = place;
     for (const follow of followers) follow(side, place);
+  }
+
+  function choose(side, place) {
+    untouched[side] = false;
+    move(side, place);
+    chosen(side, place);
   }
 
   return {
     place: (side) => places[side],
     choose,
     follow: (listener) => followers.push(listener),
-    // How many tokens a side has: the first time it is said, the place to begin with is chosen.
+    // How many tokens a side has. Until one is chosen, the place to begin with is that of the longest: of two models,
+    // whichever comes first.
     count(side, count) {
-      if (counts[side] === 0) places[side] = clamp(first[side] ?? count - 1, count - 1);
-      counts[side] = Math.max(counts[side], count);
+      if (count <= counts[side]) return;
+      counts[side] = count;
+      if (untouched[side]) move(side, clamp(first[side] ?? count - 1, count - 1));
     },
     step(by) {
       const side = counts.target ? "target" : "text";

@@ -24,8 +24,8 @@ export function report(message) {
 
 // Shows a text: `views` are the names of the tabs, `models` as above. Returns { open, step, stop, tabs }.
 export function show({ title, views, models, first = null }) {
-  const selection = makeSelection({ text: number(PLACES.text), target: number(PLACES.target) });
-  selection.follow((side, place) => keep({ [PLACES[side]]: place }));
+  const begin = { text: number(PLACES.text), target: number(PLACES.target) };
+  const selection = makeSelection(begin, (side, place) => keep({ [PLACES[side]]: place }));
   const work = new AbortController();
   const tabs = views.map((view) => tabOf(view, () => open(view)));
   const panels = views.map(panelOf);

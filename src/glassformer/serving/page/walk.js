@@ -35,7 +35,7 @@ export function draw(view, panel, { selection, frame, load }) {
   }
 
   selection.follow((side, place) => {
-    if (side === state.walk.sides[0] && place < state.walk.queries.length) drawn.choose(place);
+    if (side === state.walk.sides[0] && place < state.walk.queries.length) drawn?.choose(place);
   });
   panel.append(make("p", {}, INTRODUCTION), controls, problem, body);
   const wanted = headKept(view);
