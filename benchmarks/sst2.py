@@ -30,8 +30,8 @@ from goals import ROOT, data_root
 RATES = {
     "full": (5e-5, 1e-4, 2e-4, 4e-4),
     "lora": (5e-4, 1e-3, 2e-3, 4e-3),
-    "pretrained": (1e-4, 2e-4, 4e-4, 8e-4),
-    "scratch": (2e-4, 4e-4, 8e-4, 1.6e-3),
+    "pretrained": (2e-4, 4e-4, 8e-4),
+    "scratch": (2e-4, 4e-4, 8e-4),
 }
 SEEDS = (1, 2, 3)
 STEPS = 650
