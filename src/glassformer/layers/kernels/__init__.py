@@ -170,7 +170,7 @@ class _Build:
         """At the end of the process: keep what was missed, or is done; nobody has asked for the rest."""
         if not self.missed and self.process.poll() is None:
             self.process.kill()
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
+        with contextlib.suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):
             self.finish()
 
 
