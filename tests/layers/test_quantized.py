@@ -167,14 +167,23 @@ def test_several_parts_are_one_layer(bits: Bits) -> None:
     assert torch.equal(QuantizedLinear(parts)(x), apart)
 
 
+@needs_compiler
+@pytest.mark.parametrize("rounded", [True, False], ids=["rounded", "as they are"])
 @both
-def test_without_a_compiler_the_weight_is_made_fp32(bits: Bits) -> None:
+def test_the_same_is_computed_without_a_compiler(bits: Bits, rounded: bool) -> None:
     blocks = quantize(weight(12, 64), bits)
+    kept, bias = blocks.clone(), torch.randn(12)
     x = torch.randn(2, 5, 64)
+    x[1, 2, 32:] = 0
     with mock.patch.object(quantized, "library", return_value=None):
-        for rounded in (True, False):
-            layer = QuantizedLinear([blocks], rounded=rounded)
-            torch.testing.assert_close(layer(x), F.linear(x, dequantize(blocks)))
+        layer = QuantizedLinear([blocks], [bias], rounded=rounded)
+        plain = [layer(x, gelu=gelu) for gelu in (False, True)]
+        assert not layer.packed
+    held = layer.weight
+    for gelu, wanted in zip((False, True), plain, strict=True):  # now there is one
+        torch.testing.assert_close(layer(x, gelu=gelu), wanted)
+    assert layer.packed and layer.weight is held, "compiled code holds the tensor"
+    assert torch.equal(blocks, kept), "others may hold the blocks"
 
 
 @needs_compiler

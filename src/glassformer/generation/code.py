@@ -73,6 +73,8 @@ class Code:
         """Whether `run` can be called. The first time, compiling begins in the background if it has to."""
         if self._loader is not None:
             return True
+        if kernels.pending("generation"):  # the code calls them
+            return False
         if not self.path.is_file():
             self._begin()
             return False

@@ -8,6 +8,8 @@ where there is no C++ compiler, everything runs uncompiled.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from glassformer.generation.code import ENDS, SHORTEST, Code, Kind
 from glassformer.generation.ends import End, end_of
+from glassformer.layers import kernels
 from glassformer.layers.linear import FEW
 from glassformer.layers.low_rank import has_low_rank
 from glassformer.layers.ring import AnyState, BandedState
@@ -79,6 +82,7 @@ class Accelerated:
         prompts; for all, if none is named."""
         wanted = {*kinds, *(ENDS if "one" in kinds else ())} if kinds else set(self.codes)
         codes = {code for kind in wanted for code in self.codes[kind]}
+        kernels.settle()
         for code in codes:
             code.ready()  # the first question starts the compiler: let them run side by side
         for code in codes:
@@ -86,12 +90,15 @@ class Accelerated:
 
     @torch.no_grad()
     def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: AnyState) -> Float[Tensor, "B V"]:
+        if ids.shape[1] == 1:  # the first word was written without kernels that were not there yet; more are quicker with
+            kernels.settle()
         if self._kind(ids) == "one" and self._ready("one") and self._ready("last"):
             logits: Tensor = self._end("last", [self._blocks("one", ids, lengths, state)])[0]
             return logits
-        hidden = self.read(ids, lengths, state)
-        last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
-        return self.network.head(last)
+        with _beside_the_compiler():
+            hidden = self.read(ids, lengths, state)
+            last = hidden[:, -1] if lengths is None else hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+            return self.network.head(last)
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: AnyState) -> Float[Tensor, "B T D"]:
@@ -130,3 +137,17 @@ class Accelerated:
         if width == 1:
             return "one" if rows == 1 else "many" if rows <= FEW else None
         return "prompt" if rows == 1 and width >= SHORTEST else None
+
+
+@contextmanager
+def _beside_the_compiler() -> Iterator[None]:
+    """One thread less while kernels are `pending`: threads wait for each other, and one of them would wait for a core."""
+    threads = torch.get_num_threads()
+    fewer = threads > 1 and kernels.pending("generation")
+    if fewer:
+        torch.set_num_threads(threads - 1)
+    try:
+        yield
+    finally:
+        if fewer:
+            torch.set_num_threads(threads)

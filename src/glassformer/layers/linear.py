@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glassformer.layers.kernels import library
+from glassformer.layers.kernels import at_hand
 from glassformer.layers.kernels.ops import dense_linear
 
 FEW = 96
@@ -51,6 +51,4 @@ class Linear(nn.Linear):
         if type(rows) is not Tensor and not torch.compiler.is_exporting():  # a DTensor, which our kernel does not know
             return False
         known = rows.dtype == self.weight.dtype and rows.dtype in (torch.float32, torch.bfloat16)
-        return (
-            self.weight.numel() >= LARGE and known and self.weight.is_contiguous() and library("generation") is not None
-        )
+        return self.weight.numel() >= LARGE and known and self.weight.is_contiguous() and at_hand("generation")

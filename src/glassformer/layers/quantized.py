@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from glassformer.errors import InputError
 from glassformer.layers.block import Block
 from glassformer.layers.embedding import Embedding
-from glassformer.layers.kernels import library
+from glassformer.layers.kernels import begin, library, pending
 from glassformer.layers.kernels.ops import ROWS, exact_linear, quantized_dense, quantized_linear
 from glassformer.layers.linear import Linear
 from glassformer.layers.low_rank import merge_low_rank
@@ -80,8 +80,9 @@ class QuantizedLinear(nn.Module):
 
     A row's result depends on that row alone. With a C++ compiler the product is made of whole numbers, x being rounded
     to 8 bits in groups of 32; or, where x is not `rounded`, in fp32, which is nearly as quick for one row, as it reads
-    as little, and slower for many. Without a compiler the weight is made fp32 each time. Several parts with one input
-    are one layer, their outputs side by side.
+    as little, and slower for many. Without a compiler, or while it is at work (`kernels.pending`), the same is computed
+    in fp32, from a weight that is made fp32 each time. Several parts with one input are one layer, their outputs side by
+    side.
     """
 
     weight: Tensor
@@ -96,14 +97,30 @@ class QuantizedLinear(nn.Module):
         extra = -len(blocks) % ROWS
         if extra:
             blocks = torch.cat((blocks, blocks.new_zeros(extra, *blocks.shape[1:])))
-        self.packed = library("generation") is not None and (rounded or library("exact") is not None)
-        self.register_buffer("weight", _pack(blocks, self.bits) if self.packed else blocks, persistent=False)
+        self.register_buffer("weight", blocks.detach(), persistent=False)  # of our own: others may hold the blocks
+        if not self._waits():
+            self.pack()
         given = [bias for bias in biases if bias is not None]
         assert len(given) in (0, len(parts)), "either all parts have a bias or none"
         self.register_buffer("bias", torch.cat([bias.detach().float() for bias in given]) if given else None)
 
+    @property
+    def packed(self) -> bool:
+        """Whether the weight lies in tiles, as the kernels read it, or in blocks."""
+        return self.weight.shape[-1] == ROWS * BLOCK_BYTES[self.bits]
+
+    def pack(self) -> None:
+        """Lay the weight out in tiles, where there are kernels; a compiler that is at work is waited for."""
+        if not self.packed and library("generation") is not None and (self.rounded or library("exact") is not None):
+            self.weight.data = _pack(self.weight, self.bits)  # the same tensor, for those who hold it
+
+    def _waits(self) -> bool:
+        return pending("generation") or (not self.rounded and pending("exact"))
+
     def forward(self, x: Float[Tensor, "*B i"], gelu: bool = False) -> Float[Tensor, "*B o"]:
         """With `gelu`, GELU of it, to 4e-7 of its input."""
+        if not self.packed and not torch.compiler.is_compiling() and not self._waits():
+            self.pack()
         rows = x.reshape(-1, self.in_features).float()
         if self.packed and self.rounded and self._finishes():
             assert self.bias is not None
@@ -112,7 +129,7 @@ class QuantizedLinear(nn.Module):
         if self.packed:
             y = (quantized_linear if self.rounded else exact_linear)(rows, self.weight, self.bits)
         else:
-            y = F.linear(rows, dequantize(self.weight))
+            y = F.linear(_rounded(rows) if self.rounded else rows, dequantize(self.weight))
         y = y[:, : self.out_features] if y.shape[1] != self.out_features else y
         y = y if self.bias is None else y + self.bias
         y = F.gelu(y) if gelu else y
@@ -126,6 +143,14 @@ class QuantizedLinear(nn.Module):
         """The matrix by which x is multiplied: what unit vectors give."""
         y = self(torch.eye(self.in_features, device=self.weight.device))
         return (y if self.bias is None else y - self.bias).t()
+
+
+def _rounded(x: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """x as the kernels see it: whole numbers from -127 to 127, times the 127th part of the largest of 32."""
+    groups = x.unflatten(-1, (-1, GROUP))
+    largest = groups.abs().amax(-1, keepdim=True)
+    whole = (groups * torch.where(largest > 0, 127 / largest, 0)).round()
+    return (whole * (largest / 127)).flatten(-2)
 
 
 def _pack(blocks: Blocks, bits: int) -> Tensor:
@@ -183,6 +208,8 @@ def unrounded(network: Network) -> Network:
     `InputError` where the kernel for it cannot be built.
     """
     layers = [module for module in network.modules() if isinstance(module, QuantizedLinear)]
+    if layers:
+        begin("exact")
     if any(layer.packed for layer in layers) and library("exact") is None:
         raise InputError(
             "the C++ kernel for fp32 with weights of few bits could not be built: load without a precision."
@@ -240,6 +267,9 @@ def _joins_rest(block: Block) -> bool:
     if block.norm_first or block.cross_attention is not None or not feed_forward.up_has_gelu:
         return False
     layers = [block.self_attention.to_output, feed_forward.up, feed_forward.down]
+    for layer in layers:
+        if isinstance(layer, QuantizedLinear):
+            layer.pack()
     fit = all(
         isinstance(layer, QuantizedLinear)
         and layer.packed

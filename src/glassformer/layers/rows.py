@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glassformer.errors import InputError
-from glassformer.layers.kernels import library
+from glassformer.layers.kernels import at_hand
 from glassformer.layers.kernels.ops import attend_rows
 from glassformer.layers.masks import seen_mask
 
@@ -101,9 +101,7 @@ class RowMemory(Attending):
         if bias is not None:
             return False
         known = query.dtype == self.keys.dtype and query.dtype in (torch.float32, torch.bfloat16)
-        return (
-            known and query.device.type == "cpu" and not torch.is_grad_enabled() and library("generation") is not None
-        )
+        return known and query.device.type == "cpu" and not torch.is_grad_enabled() and at_hand("generation")
 
     def attend(
         self, query: Float[Tensor, "B H T d"], new: KeysValues, scale: float, bias: Tensor | None

@@ -1,11 +1,15 @@
 """Our own kernels in C++, compiled on the user's machine when they are first wanted, and kept for the next time.
 
-There are four libraries, so that the first word of a language model waits for its own kernels alone. `library(part)`
-is None where there is no C++ compiler: callers then compute the same with torch, slower.
+There are four libraries, so that the first words of a language model wait for its own kernels alone. `library(part)`
+is None where there is no C++ compiler: callers then compute the same with torch, slower. A command that writes asks for
+its kernels while torch is being imported (`begin`), and its first word is computed so as well, if they are not there by
+then (`pending`).
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -63,7 +67,27 @@ def begin(part: Part) -> None:
     """Start building in the background if need be, so that it is done when torch has been imported."""
     path = _place(part)
     if path is not None and not path.is_file() and path not in _building:
-        _building[path] = _Build(path, SOURCES[part])
+        _building[path] = _Build(path, part)
+
+
+def pending(part: Part) -> bool:
+    """Whether the compiler is still at work on a library that was begun: what can be computed without it need not wait.
+    A library that was missed so is kept for the next time, even if this process ends before."""
+    at_work = [build for build in _building.values() if build.part == part and build.process.poll() is None]
+    for build in at_work:
+        build.missed = True
+    return bool(at_work)
+
+
+def at_hand(part: Part) -> bool:
+    """Whether a library can be used now: it is there, and not `pending`."""
+    return not pending(part) and library(part) is not None
+
+
+def settle() -> None:
+    """Wait until no library is `pending`."""
+    for build in list(_building.values()):
+        library(build.part)
 
 
 def build(part: Part) -> None:
@@ -120,25 +144,34 @@ def _torch() -> Path:
 class _Build:
     """The compiler at work, beside what it is to make."""
 
-    def __init__(self, path: Path, sources: tuple[Path, ...]) -> None:
-        self.path = path
+    def __init__(self, path: Path, part: Part) -> None:
+        self.path, self.part, self.missed = path, part, False
         path.parent.mkdir(parents=True, exist_ok=True)
         self.folder = tempfile.TemporaryDirectory(dir=path.parent)
         self.made = Path(self.folder.name) / path.name
         libraries = _torch() / "lib"
         together = Path(self.folder.name) / "kernels.cpp"  # headers are read once
-        together.write_text("".join(f'#include "{source}"\n' for source in sources))
+        together.write_text("".join(f'#include "{source}"\n' for source in SOURCES[part]))
         command = [str(compiler()), *FLAGS, "-o", str(self.made), str(together)]
         command += [f"-L{libraries}", "-ltorch_cpu", f"-Wl,-rpath,{libraries}"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        atexit.register(self._leave)  # after the folder's own, which is then called later
 
     def finish(self) -> None:
         """Wait, and give the library its name: whoever looks sees a whole file or none."""
+        atexit.unregister(self._leave)
         with self.folder:
             _, complaint = self.process.communicate(timeout=300)
             if self.process.returncode:
                 raise subprocess.CalledProcessError(self.process.returncode, "the compiler", stderr=complaint)
             os.replace(self.made, self.path)
+
+    def _leave(self) -> None:
+        """At the end of the process: keep what was missed, or is done; nobody has asked for the rest."""
+        if not self.missed and self.process.poll() is None:
+            self.process.kill()
+        with contextlib.suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):
+            self.finish()
 
 
 _building: dict[Path, _Build] = {}
