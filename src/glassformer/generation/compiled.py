@@ -90,7 +90,7 @@ class Accelerated:
 
     @torch.no_grad()
     def step(self, ids: Int[Tensor, "B T"], lengths: Int[Tensor, B] | None, state: AnyState) -> Float[Tensor, "B V"]:
-        if ids.shape[1] == 1:  # the first word was written without kernels that were not there yet; more are quicker with
+        if ids.shape[1] == 1:  # after a first word, written without kernels that were not there yet
             kernels.settle()
         if self._kind(ids) == "one" and self._ready("one") and self._ready("last"):
             logits: Tensor = self._end("last", [self._blocks("one", ids, lengths, state)])[0]
@@ -141,7 +141,7 @@ class Accelerated:
 
 @contextmanager
 def _beside_the_compiler() -> Iterator[None]:
-    """One thread less while kernels are `pending`: threads wait for each other, and one of them would wait for a core."""
+    """One thread less while kernels are `pending`: threads wait for each other, and one would wait for a core."""
     threads = torch.get_num_threads()
     fewer = threads > 1 and kernels.pending("generation")
     if fewer:

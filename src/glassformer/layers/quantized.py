@@ -81,8 +81,8 @@ class QuantizedLinear(nn.Module):
     A row's result depends on that row alone. With a C++ compiler the product is made of whole numbers, x being rounded
     to 8 bits in groups of 32; or, where x is not `rounded`, in fp32, which is nearly as quick for one row, as it reads
     as little, and slower for many. Without a compiler, or while it is at work (`kernels.pending`), the same is computed
-    in fp32, from a weight that is made fp32 each time. Several parts with one input are one layer, their outputs side by
-    side.
+    in fp32, from a weight that is made fp32 each time. Several parts with one input are one layer, their outputs side
+    by side.
     """
 
     weight: Tensor
