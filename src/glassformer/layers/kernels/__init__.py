@@ -73,7 +73,7 @@ def begin(part: Part) -> None:
 def pending(part: Part) -> bool:
     """Whether the compiler is still at work on a library that was begun: what can be computed without it need not wait.
     A library that was missed so is kept for the next time, even if this process ends before."""
-    at_work = [build for build in _building.values() if build.part == part and build.process.poll() is None]
+    at_work = [build for build in list(_building.values()) if build.part == part and build.process.poll() is None]
     for build in at_work:
         build.missed = True
     return bool(at_work)
