@@ -1,4 +1,4 @@
-"""SST-2 by fine-tuning: every setting gets the same number of trials, chosen on dev; then 3 seeds, test once.
+"""SST-2 by fine-tuning: settings that are compared get as many trials each, chosen on dev; then 3 seeds, test once.
 
     python benchmarks/sst2.py --settings full lora [--json] [--data-root DATA] [--runs runs/sst2-search]
     python benchmarks/sst2.py --settings pretrained scratch --wiki runs/wiki-bert [--steps 650 1300]

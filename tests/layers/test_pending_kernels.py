@@ -59,8 +59,8 @@ assert not kernels.pending("generation") and all(layer.packed for layer in layer
 assert torch.get_num_threads() == 2
 
 state = running.start(1, 64)
-torch.testing.assert_close(running.step(ids[:, :19], None, state), first, rtol=0, atol=0.02)
-torch.testing.assert_close(running.step(ids[:, 19:], None, state), second, rtol=0, atol=0.02)
+for new, wanted in ((ids[:, :19], first), (ids[:, 19:], second)):
+    assert (running.step(new, None, state) - wanted).norm() < 0.01 * wanted.norm()
 """
 
 MISSED = """

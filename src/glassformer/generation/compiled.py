@@ -141,7 +141,8 @@ class Accelerated:
 
 @contextmanager
 def _beside_the_compiler() -> Iterator[None]:
-    """One thread less while kernels are `pending`: threads wait for each other, and one would wait for a core."""
+    """One thread less while kernels are `pending`: with one for each core a first prompt took up to four times as long,
+    it seems since threads wait for each other, and the compiler has one of the cores."""
     threads = torch.get_num_threads()
     fewer = threads > 1 and kernels.pending("generation")
     if fewer:

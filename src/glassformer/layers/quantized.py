@@ -121,12 +121,13 @@ class QuantizedLinear(nn.Module):
         """With `gelu`, GELU of it, to 4e-7 of its input."""
         if not self.packed and not torch.compiler.is_compiling() and not self._waits():
             self.pack()
+        packed = self.packed
         rows = x.reshape(-1, self.in_features).float()
-        if self.packed and self.rounded and self._finishes():
+        if packed and self.rounded and self._finishes():
             assert self.bias is not None
             y = quantized_dense(rows, self.weight, self.bits, self.bias, gelu)
             return y.reshape(*x.shape[:-1], self.out_features)
-        if self.packed:
+        if packed:
             y = (quantized_linear if self.rounded else exact_linear)(rows, self.weight, self.bits)
         else:
             y = F.linear(_rounded(rows) if self.rounded else rows, dequantize(self.weight))
@@ -205,7 +206,7 @@ def quantized(network: Network, bits: Bits | None, stored: Mapping[str, Blocks] 
 def unrounded(network: Network) -> Network:
     """The network, whose quantised layers take their inputs as they are from now on: its products are those of fp32.
 
-    `InputError` where the kernel for it cannot be built.
+    `InputError` where weights lie in tiles already and the kernel for it cannot be built.
     """
     layers = [module for module in network.modules() if isinstance(module, QuantizedLinear)]
     if layers:
