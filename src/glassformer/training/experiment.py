@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from glassformer.training.display import Display, Silent
 from glassformer.training.finishing import as_it_is, extra_of, finish, finish_divided, write_model
 from glassformer.training.jobs import Prepared, job_of
 from glassformer.training.jobs.job import Given
-from glassformer.training.logs import check_log, open_log
+from glassformer.training.logs import Log, check_log, open_log
 from glassformer.training.origins import origin
 from glassformer.training.parallel import Learner, applied, check_layout, check_network, dealt, placed, refitted
 from glassformer.training.parallel.checkpoints import gathered
@@ -219,16 +219,69 @@ def _change(run: Run, wanted: Recipe) -> None:
         run.rewrite_recipe(wanted)
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """A run's parts, put together: what trains, and what its model is made of."""
+
+    trainer: Trainer
+    model: Model
+    built: Built
+    learner: Learner
+    validation: Validation
+    """Of the whole network, in this process."""
+    together: Validation
+    """The same, its rows divided among the processes."""
+
+
 def _train(
     run: Run, prepared: Prepared, start: Start | None, means: Means, log: str | None, display: Display, ranks: Ranks
 ) -> Model:
-    recipe, job = run.recipe, job_of(run.recipe.task)
-    ranks = placed(ranks, recipe.parallel)
+    ranks = placed(ranks, run.recipe.parallel)
     keep_large_buffers()
+    with ExitStack() as stack:
+        logs = (stack.enter_context(closing(open_log(log, run.folder))),) if log and ranks.leads else ()
+        parts = _assembled(run, prepared, start, means, logs, display, ranks)
+        trainer = parts.trainer
+        resumed = trainer.restore()
+        display.say(f"{'Going on with' if resumed else 'Training'} {run.folder}")
+        step = trainer.progress.step
+        display.table(plan(run.recipe, parts.learner.whole, prepared, step, means.device, means.precision))
+        if not trainer.finished:
+            ranks.first(run.reopen_model)
+        return _to_the_end(parts, run, display, ranks)
+
+
+def _to_the_end(parts: Assembled, run: Run, display: Display, ranks: Ranks) -> Model:
+    """Trained and finished: the model, in all processes."""
+    trainer, model, built = parts.trainer, parts.model, parts.built
+    try:
+        trainer.fit()
+        if parts.learner.divided:
+            return finish_divided(trainer, parts.together, model, built, run, display)
+        finished: list[Model] = []
+        ranks.first(lambda: finished.append(finish(trainer, parts.validation, model, built, run, display)))
+        return ranks.together(lambda: finished[0] if finished else Model.load(run.folder))
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted):
+            raise
+        message = f"Stopped at once; {run.last_good()}. Go on with: {run.resume_command()}"
+        raise Interrupted(message) from None
+
+
+def _assembled(
+    run: Run,
+    prepared: Prepared,
+    start: Start | None,
+    means: Means,
+    logs: tuple[Log, ...],
+    display: Display,
+    ranks: Ranks,
+) -> Assembled:
+    """From the recipe's numbers to a trainer that could begin; its first weights depend on the seed alone."""
+    recipe, job = run.recipe, job_of(run.recipe.task)
     torch.manual_seed(recipe.training.seed)
     built, draws = _build_to_train(recipe, prepared, start)
     network = built.network
-    model = Model(network, prepared.tokenizer, prepared.pipeline, job.name, prepared.eos_ids)
     if recipe.training.recompute:
         recompute_blocks(network)
     objective = job.objective(recipe, network)
@@ -236,12 +289,11 @@ def _train(
     learner = applied(network, fast, recipe.parallel, ranks, torch.device(means.device), means.precision)
     if draws is not None:
         fill(learner.network, draws, torch.device(means.device))
-    model = dataclasses.replace(model, network=learner.whole)
+    model = Model(learner.whole, prepared.tokenizer, prepared.pipeline, job.name, prepared.eos_ids)
     validation = Validation(
         network, lambda: _as_trained(model, learner, ranks), objective, job, prepared, recipe, precision=means.precision
     )
     together = validation if ranks.size == 1 else _divided(validation, learner, ranks)
-    logs = (open_log(log, run.folder),) if log and ranks.leads else ()
     trainer = Trainer(
         learner,
         dealt(prepared.train, recipe.parallel, ranks),
@@ -254,26 +306,7 @@ def _train(
         logs=logs,
         ranks=ranks,
     )
-    resumed = trainer.restore()
-    display.say(f"{'Going on with' if resumed else 'Training'} {run.folder}")
-    display.table(plan(recipe, learner.whole, prepared, trainer.progress.step, means.device, means.precision))
-    if not trainer.finished:
-        ranks.first(run.reopen_model)
-    try:
-        trainer.fit()
-        if learner.divided:
-            return finish_divided(trainer, together, model, built, run, display)
-        finished: list[Model] = []
-        ranks.first(lambda: finished.append(finish(trainer, validation, model, built, run, display)))
-        return ranks.together(lambda: finished[0] if finished else Model.load(run.folder))
-    except KeyboardInterrupt as error:
-        if isinstance(error, Interrupted):
-            raise
-        message = f"Stopped at once; {run.last_good()}. Go on with: {run.resume_command()}"
-        raise Interrupted(message) from None
-    finally:
-        for each in logs:
-            each.close()
+    return Assembled(trainer, model, built, learner, validation, together)
 
 
 def _build_to_train(recipe: Recipe, prepared: Prepared, start: Start | None) -> tuple[Built, Draws | None]:
