@@ -121,6 +121,7 @@ def test_garbage_is_looked_for_again_once_torch_is_there(monkeypatch: pytest.Mon
 
 
 LEAN = """
+import inspect
 import sys
 from glassformer.cli.running import importing
 with importing(lean=True):
@@ -128,13 +129,14 @@ with importing(lean=True):
 print("torch._refs" in sys.modules)
 print(torch.randint(9, (2,), generator=torch.Generator().manual_seed(1)).shape)
 print(torch.nn.Linear(5, 3, device="meta").weight.shape)
+print(inspect.getmodule(importing).__name__)
 """
 
 
 def test_running_leaves_out_of_torch_what_tracing_wants() -> None:
-    """In a process of its own: a part of torch stays away, and what running asks of it is there."""
+    """In a process of its own: a part of torch stays away, and what running asks of it, and of Python, is there."""
     done = subprocess.run([sys.executable, "-c", LEAN], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == ["torch.Size([2])", "torch.Size([3, 5])"]
+    assert done.stdout.splitlines()[1:] == ["torch.Size([2])", "torch.Size([3, 5])", importing.__module__]
     if torch.__version__.startswith("2.13."):
         assert done.stdout.startswith("False")
