@@ -226,11 +226,8 @@ class Assembled:
     trainer: Trainer
     model: Model
     built: Built
-    learner: Learner
     validation: Validation
-    """Of the whole network, in this process."""
-    together: Validation
-    """The same, its rows divided among the processes."""
+    """Of the whole network, in this process; that of `trainer` may be divided among several."""
 
 
 def _train(
@@ -245,7 +242,7 @@ def _train(
         resumed = trainer.restore()
         display.say(f"{'Going on with' if resumed else 'Training'} {run.folder}")
         step = trainer.progress.step
-        display.table(plan(run.recipe, parts.learner.whole, prepared, step, means.device, means.precision))
+        display.table(plan(run.recipe, trainer.learner.whole, prepared, step, means.device, means.precision))
         if not trainer.finished:
             ranks.first(run.reopen_model)
         return _to_the_end(parts, run, display, ranks)
@@ -256,8 +253,8 @@ def _to_the_end(parts: Assembled, run: Run, display: Display, ranks: Ranks) -> M
     trainer, model, built = parts.trainer, parts.model, parts.built
     try:
         trainer.fit()
-        if parts.learner.divided:
-            return finish_divided(trainer, parts.together, model, built, run, display)
+        if trainer.learner.divided:
+            return finish_divided(trainer, trainer.validation, model, built, run, display)
         finished: list[Model] = []
         ranks.first(lambda: finished.append(finish(trainer, parts.validation, model, built, run, display)))
         return ranks.together(lambda: finished[0] if finished else Model.load(run.folder))
@@ -306,7 +303,7 @@ def _assembled(
         logs=logs,
         ranks=ranks,
     )
-    return Assembled(trainer, model, built, learner, validation, together)
+    return Assembled(trainer, model, built, validation)
 
 
 def _build_to_train(recipe: Recipe, prepared: Prepared, start: Start | None) -> tuple[Built, Draws | None]:
