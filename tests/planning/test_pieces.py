@@ -133,6 +133,14 @@ def test_a_tensor_rank_has_its_share_and_sums_with_the_others() -> None:
     assert not alone.collectives_forward and not torch.distributed.is_initialized()
 
 
+def test_a_world_that_is_not_there_leaves_errors_as_they_were() -> None:
+    """A process group puts "[rank0]:" before every line of a traceback, and leaves that behind."""
+    before = sys.excepthook
+    with fake_world(2):
+        assert sys.excepthook is not before
+    assert sys.excepthook is before
+
+
 def test_fsdp_gathers_and_scatters_as_the_plan_says() -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RECIPE = "recipes/dates.toml"
 SHOWN = ("de", "en", "ja", "ar_EG", "ru", "hi", "fi", "zh")
 DRAWN = ("de", "ru")
+LONGEST = 16  # tokens of a translation: an ISO date has ten characters, and what goes on is wrong
 
 _NEXT = """
 What to do next:
@@ -92,7 +93,7 @@ def measure(model: Model, pairs: Pairs) -> tuple[Score, list[str]]:
     from glassformer.text.dates import language
 
     began = time.perf_counter()
-    translations = [result.text for result in model.translate(pairs.source, beam=1)]
+    translations = [result.text for result in model.translate(pairs.source, beam=1, max_length=LONGEST)]
     seconds = time.perf_counter() - began
     right: dict[str, int] = defaultdict(int)
     n: dict[str, int] = defaultdict(int)

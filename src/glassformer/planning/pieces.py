@@ -7,6 +7,7 @@ counted from the very modules that a small model trains with.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -55,18 +56,21 @@ class Run:
 def fake_world(size: int) -> Iterator[None]:
     """This process as rank 0 of `size` that are not there: collectives return at once."""
     assert not torch.distributed.is_initialized(), "a process group exists already"
+    hook = sys.excepthook  # torch puts the rank before every line of a traceback, once more with each new group
     torch.distributed.init_process_group("fake", rank=0, world_size=size)
     try:
         yield
     finally:
         torch.distributed.destroy_process_group()
+        sys.excepthook = hook
 
 
+@lru_cache(maxsize=512)
 def run_block(
     config: Config, length: int, rows: int, tensor: int, precision: Precision, band: int | None = None
 ) -> Run:
     """One block and `rows` rows of `length` tokens, its matrices cut over `tensor` ranks by the plan that training
-    cuts them by (`training.parallel.tensor`)."""
+    cuts them by (`training.parallel.tensor`). Remembered: the plans of several machines ask for the same."""
     with fake_world(tensor):
         mesh = init_device_mesh("cpu", (tensor,)) if tensor > 1 else None
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -81,7 +85,9 @@ def run_block(
                 return torch.empty(rows, length, config.d_model).requires_grad_()
 
             if mesh is not None:  # DTensor tries a new operation on whole tensors, to learn its shapes
-                _run(block, through, states(), precision)
+                for weight in block.parameters():
+                    weight.grad = torch.empty_like(weight)  # that is added to: one more operation
+                _watched(list(block.parameters()), through, states(), precision)
             return _run(block, through, states(), precision)
 
 
