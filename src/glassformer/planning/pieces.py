@@ -65,7 +65,7 @@ def fake_world(size: int) -> Iterator[None]:
         sys.excepthook = hook
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def run_block(
     config: Config, length: int, rows: int, tensor: int, precision: Precision, band: int | None = None
 ) -> Run:
